@@ -1,0 +1,460 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#ifndef _NGX_HTTP_CDM_STOP_H_INCLUDED_
+#define _NGX_HTTP_CDM_STOP_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <nginx.h>
+#include "ngx_http_cdm_stop_iam.h"
+#include "ngx_http_cdm_stop_target.h"
+#include "ngx_http_cdm_stop_text.h"
+#include "ngx_http_cdm_stop_time.h"
+#include "ngx_http_cdm_stop_token.h"
+#include "ngx_http_cdm_stop_verdict.h"
+
+
+#if !(NGX_HTTP_SSL)
+#error ngx_http_cdm_stop_module requires nginx --with-http_ssl_module
+#endif
+
+
+#define NGX_HTTP_CDM_STOP_VERSION         "0.1.0"
+
+#define NGX_HTTP_CDM_STOP_REQUEST_ID_LEN  32
+
+/* CDM's body as far as it is read for the verdict: it lists a few messages */
+#define NGX_HTTP_CDM_STOP_CDM_BODY_LEN    (64 * 1024)
+
+/* waiting requests of one worker; more are answered at once */
+#define NGX_HTTP_CDM_STOP_WAITING_MAX     4096
+
+/* requests that wait for a token which another worker fetches look this often,
+ * in milliseconds */
+#define NGX_HTTP_CDM_STOP_POLL            50
+
+#define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
+
+/* the longest record: all fields at their bounds, each byte as \uXXXX */
+#define NGX_HTTP_CDM_STOP_RECORD_LEN      32768
+
+
+typedef enum {
+    NGX_HTTP_CDM_STOP_INJECT_ALWAYS = 0,
+    NGX_HTTP_CDM_STOP_INJECT_MISSING,
+    NGX_HTTP_CDM_STOP_INJECT_OFF
+} ngx_http_cdm_stop_inject_e;
+
+
+typedef enum {
+    NGX_HTTP_CDM_STOP_VERIFY_REQUIRED = 0,
+    NGX_HTTP_CDM_STOP_VERIFY_OPTIONAL,
+    NGX_HTTP_CDM_STOP_VERIFY_OFF
+} ngx_http_cdm_stop_verify_e;
+
+
+typedef enum {
+    NGX_HTTP_CDM_STOP_OTHER_PASS = 0,
+    NGX_HTTP_CDM_STOP_OTHER_DENY
+} ngx_http_cdm_stop_other_e;
+
+
+/* where a directive stands, for messages that come when its file is closed */
+
+typedef struct {
+    ngx_str_t                       file;
+    ngx_uint_t                      line;
+} ngx_http_cdm_stop_place_t;
+
+
+/* an identity of the gateway at IAM: cdm_stop_iam NAME { ... } */
+
+typedef struct {
+    ngx_str_t                       name;
+    ngx_http_cdm_stop_place_t       place;
+
+    ngx_str_t                       uri;
+    ngx_url_t                       url;
+    ngx_str_t                       host;       /* for the Host header */
+    ngx_str_t                       path;       /* of the token API */
+    ngx_str_t                       method;
+    ngx_http_cdm_stop_credentials_t credentials;
+    ngx_str_t                       password_file;
+    ngx_array_t                    *projects;   /* of ngx_str_t */
+    ngx_flag_t                      any_project;
+    ngx_msec_t                      timeout;
+
+    ngx_flag_t                      verify;
+    ngx_flag_t                      insecure;
+    ngx_str_t                       trusted_certificate;
+    ngx_http_complex_value_t        server_name;
+
+    u_char                          digest[NGX_HTTP_CDM_STOP_DIGEST_LEN];
+    ngx_http_upstream_conf_t        upstream;
+    unsigned                        ssl:1;
+    unsigned                        uri_set:1;
+} ngx_http_cdm_stop_identity_t;
+
+
+typedef struct {
+    ngx_open_file_t                *file;
+    unsigned                        best_effort:1;
+    unsigned                        by_name:1;  /* the word was written */
+} ngx_http_cdm_stop_audit_t;
+
+
+/* of one file in one worker, hangs off file->data */
+
+typedef struct {
+    unsigned                        torn:1;     /* its last line has no end */
+} ngx_http_cdm_stop_audit_state_t;
+
+
+typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
+
+
+/*
+ * What one worker process keeps.  Allocated with the configuration and
+ * inherited by fork(), so that each process has its own.
+ */
+
+typedef struct {
+    ngx_queue_t                     groups;     /* of waiting requests */
+    ngx_uint_t                      waiting;
+    ngx_uint_t                      lost;       /* records */
+    time_t                          lost_logged;
+    u_char                          record[NGX_HTTP_CDM_STOP_RECORD_LEN];
+} ngx_http_cdm_stop_worker_t;
+
+
+typedef struct {
+    ngx_http_upstream_srv_conf_t   *upstream;
+    ngx_http_upstream_init_peer_pt  init;
+} ngx_http_cdm_stop_peer_t;
+
+
+typedef struct {
+    ngx_shm_zone_t                 *zone;
+    ngx_array_t                     identities; /* of pointers */
+    ngx_array_t                     peers;      /* ngx_http_cdm_stop_peer_t */
+    ngx_array_t                     locations;  /* all, of pointers */
+    ngx_http_conf_ctx_t            *server;     /* for requests of our own */
+    ngx_http_cdm_stop_worker_t     *worker;
+} ngx_http_cdm_stop_main_conf_t;
+
+
+typedef struct {
+    ngx_http_cdm_stop_identity_t   *identity;   /* NULL is off */
+    ngx_str_t                       identity_name;
+    ngx_uint_t                      verify;
+    ngx_uint_t                      inject;
+    ngx_uint_t                      other;
+    ngx_flag_t                      anonymous;
+    ngx_flag_t                      insecure_upstream;
+    ngx_msec_t                      wait;
+    ngx_array_t                    *pass_headers;
+    ngx_array_t                    *audit;      /* empty is off */
+
+    ngx_http_core_srv_conf_t       *server;
+    ngx_http_core_loc_conf_t       *location;
+    ngx_http_cdm_stop_place_t       place;      /* of cdm_stop */
+    unsigned                        own:1;      /* not inherited */
+} ngx_http_cdm_stop_loc_conf_t;
+
+
+typedef struct {
+    ngx_uint_t                      status;
+    ngx_str_t                       code;
+    ngx_str_t                       message;
+} ngx_http_cdm_stop_error_t;
+
+
+typedef struct {
+    ngx_http_upstream_conf_t        conf;       /* must be first */
+    ngx_event_free_peer_pt          free;
+} ngx_http_cdm_stop_upstream_conf_t;
+
+
+struct ngx_http_cdm_stop_ctx_s {
+    ngx_http_request_t             *request;
+    void                           *fetch;      /* an exchange with IAM */
+    ngx_http_cdm_stop_loc_conf_t   *conf;
+    ngx_http_cdm_stop_target_t      target;
+    ngx_str_t                       canonical;
+    u_char                          id[NGX_HTTP_CDM_STOP_REQUEST_ID_LEN];
+    int64_t                         start;
+
+    const ngx_http_cdm_stop_error_t *error;     /* the gateway's own answer */
+    int64_t                         retry_after;/* milliseconds */
+    ngx_str_t                       answer;     /* body of that answer */
+
+    /* credentials */
+
+    ngx_str_t                       caller_token;
+    ngx_http_cdm_stop_key_t         key;
+    ngx_str_t                       token;      /* that CDM gets; wiped */
+    size_t                          token_len;  /* when it was looked up */
+    u_char                          caller_fp[NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
+    u_char                          token_fp[NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
+    uint64_t                        generation;
+
+    /* waiting for IAM */
+
+    ngx_queue_t                     queue;
+    ngx_event_t                     wake;
+    int64_t                         wait_start;
+    int64_t                         wait_end;
+    int64_t                         wait_time;  /* so far */
+
+    /* forwarding */
+
+    ngx_http_handler_pt             content_handler;
+    ngx_list_t                      headers;    /* while they are marked */
+    ngx_str_t                       request_header; /* with the token; wiped */
+    ngx_int_t                     (*process_header)(ngx_http_request_t *r);
+    void                          (*finalize_request)(ngx_http_request_t *r,
+                                                      ngx_int_t rc);
+    ngx_uint_t                      http_version;
+
+    /* CDM's answer */
+
+    ngx_uint_t                      upstream_status;
+    ngx_str_t                       upstream_request_id;
+    ngx_str_t                       upstream_name;
+    u_char                         *body;
+    size_t                          body_len;
+    size_t                          body_size;
+    ngx_http_cdm_stop_verdict_t     verdict;
+    off_t                           bytes;
+    ngx_uint_t                      attempts;
+
+    unsigned                        decided:1;
+    unsigned                        body_read:1;
+    unsigned                        waiting:1;
+    unsigned                        waited:1;
+    unsigned                        injected:1;  /* token is the gateway's */
+    unsigned                        subrequest:1;
+    unsigned                        forwarding:1;
+    unsigned                        held:1;      /* header not yet sent */
+    unsigned                        released:1;
+    unsigned                        answered:1;  /* by the gateway itself */
+    unsigned                        answer_sent:1;
+    unsigned                        fingerprinted:1;
+    unsigned                        overflow:1;
+    unsigned                        failed:1;    /* no answer of CDM */
+    unsigned                        refused:1;   /* recorded */
+    unsigned                        intent:1;    /* recorded */
+    unsigned                        outcome:1;   /* recorded */
+};
+
+
+extern ngx_module_t  ngx_http_cdm_stop_module;
+
+
+/* ctx: found again after an internal redirect, which clears r->ctx */
+
+ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_get_ctx(ngx_http_request_t *r);
+
+/*
+ * Makes the context of a request whose target is a stop or, with target NULL,
+ * would be read as one.  Returns NULL if there is no memory.
+ */
+ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
+    ngx_http_cdm_stop_target_t *target);
+
+/*
+ * Compares the target that the client sent with the one that nginx acts on.
+ * Returns NGX_OK (a stop), NGX_DECLINED (no stop), NGX_ABORT (refuse it as
+ * misspelt), NGX_ERROR (no memory); target is filled on NGX_OK only.
+ */
+ngx_int_t ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
+    ngx_http_cdm_stop_target_t *target);
+
+/*
+ * The context of a stop that nginx itself ended before it got to our handler;
+ * makes it if the location is guarded.  NULL if it is no such request.
+ */
+ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_early_ctx(ngx_http_request_t *r);
+
+
+/* phases */
+
+ngx_int_t ngx_http_cdm_stop_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_cdm_stop_content(ngx_http_request_t *r);
+ngx_int_t ngx_http_cdm_stop_log(ngx_http_request_t *r);
+ngx_int_t ngx_http_cdm_stop_filter_init(ngx_conf_t *cf);
+ngx_int_t ngx_http_cdm_stop_add_variables(ngx_conf_t *cf);
+
+
+/* answers of the gateway itself */
+
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_target;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_token;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_method;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_request;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_early_data;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_project;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_subrequest;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_token;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_token_refused;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_record;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_unreachable;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_answer;
+
+/*
+ * Records a refusal and returns the status to finalize the request with; the
+ * header and body filters then send the error's answer in place of nginx's.
+ */
+ngx_int_t ngx_http_cdm_stop_refuse(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
+
+/*
+ * Makes r->headers_out those of the answer that ctx->error stands for, and
+ * ctx->answer its body.  Returns NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_set_answer(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/*
+ * Sends the answer that ctx->error stands for in place of a header of CDM
+ * that is still held back.
+ */
+ngx_int_t ngx_http_cdm_stop_send_answer(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* adds or, if there is one, replaces the header X-Request-Id of the answer */
+ngx_int_t ngx_http_cdm_stop_set_request_id(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+
+/* headers */
+
+/*
+ * Looks for the caller's X-Auth-Token.  Returns NGX_OK and fills token (len 0
+ * if there is none), or NGX_DECLINED if it is sent twice or is not legal.
+ */
+ngx_int_t ngx_http_cdm_stop_caller_token(ngx_http_request_t *r,
+    ngx_str_t *token);
+
+/*
+ * Puts a mark before the headers of the request, so that the gate can tell,
+ * in the request that proxy_pass builds, the caller's headers, which come
+ * behind the mark, from those of the configuration.  Unlike a list without
+ * the caller's headers, it leaves $http_name to proxy_set_header.
+ */
+ngx_int_t ngx_http_cdm_stop_mark_headers(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+void ngx_http_cdm_stop_unmark_headers(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* whether a header of the caller may reach CDM */
+ngx_uint_t ngx_http_cdm_stop_header_allowed(ngx_http_cdm_stop_loc_conf_t *cdcf,
+    ngx_str_t *header);
+
+/* why a header may not be named in cdm_stop_pass_header, or NULL if it may */
+const char *ngx_http_cdm_stop_header_forbidden(ngx_str_t *name);
+
+/* whether a header is X-Auth-Token to a reader that takes _ and . for - */
+ngx_uint_t ngx_http_cdm_stop_is_token_header(u_char *name, size_t len);
+
+
+/* the token for a request */
+
+/*
+ * Returns NGX_OK if there is a token, NGX_AGAIN if the request now waits and
+ * will be resumed, NGX_DONE with ctx->retry_after if IAM is left alone for
+ * now or the time is up, NGX_ERROR.
+ */
+ngx_int_t ngx_http_cdm_stop_wait(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* resumes, soon, what waits for the token of key */
+void ngx_http_cdm_stop_wake(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_key_t *key);
+
+/*
+ * Asks IAM for a token on behalf of the worker.  It ends the lease in any
+ * case, at the latest when the identity's timeout is over, and then wakes who
+ * waits.  Returns NGX_ERROR if it could not begin; the lease is ended then.
+ */
+ngx_int_t ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    ngx_http_cdm_stop_lease_t *lease);
+
+
+/* forwarding */
+
+/*
+ * The last gate: the wrapper of every upstream's peer.init, called when the
+ * request has been built and before any connection is made.
+ */
+ngx_int_t ngx_http_cdm_stop_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+ngx_int_t ngx_http_cdm_stop_wrap_upstreams(ngx_conf_t *cf);
+
+/*
+ * Takes over the callbacks and the configuration of r->upstream, so that a
+ * stop is sent once, its answer is understood and the outcome is recorded.
+ */
+ngx_int_t ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* wraps peer.free, which the original peer.init has set by now */
+void ngx_http_cdm_stop_take_peer(ngx_http_request_t *r);
+
+/* wipes what the TLS layer of nginx buffered for a connection */
+void ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c);
+
+
+/* records */
+
+/*
+ * Each writes one record to all targets of the location.  The intent returns
+ * NGX_ERROR if a required target failed; the others count what is lost.
+ */
+void ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
+ngx_int_t ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+void ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
+
+char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
+    ngx_array_t *targets, u_char *record, size_t len);
+
+
+/* configuration */
+
+char *ngx_http_cdm_stop_identity_block(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/*
+ * Reads a secret of at most 64 KB, cuts one line feed at its end.  Logs what
+ * is wrong, with what to do, and returns NGX_ERROR.
+ */
+ngx_int_t ngx_http_cdm_stop_read_secret(ngx_conf_t *cf, ngx_str_t *file,
+    ngx_str_t *secret);
+
+/*
+ * What proxy_pass of a location is set to; "upstream" is NULL if there is
+ * none, or one with variables.
+ */
+ngx_http_upstream_conf_t *ngx_http_cdm_stop_proxy_conf(void **loc_conf);
+
+/* checks that need the whole configuration; logs and returns NGX_ERROR */
+ngx_int_t ngx_http_cdm_stop_check(ngx_conf_t *cf);
+
+/* logs a message with the file and the line of an earlier directive */
+void ngx_cdecl ngx_http_cdm_stop_conf_error(ngx_conf_t *cf, ngx_uint_t level,
+    ngx_http_cdm_stop_place_t *place, const char *fmt, ...);
+
+
+#endif /* _NGX_HTTP_CDM_STOP_H_INCLUDED_ */

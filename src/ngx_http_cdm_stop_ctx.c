@@ -1,0 +1,252 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <openssl/rand.h>
+#include "ngx_http_cdm_stop.h"
+
+
+static void ngx_http_cdm_stop_ctx_cleanup(void *data);
+static ngx_http_cdm_stop_loc_conf_t *ngx_http_cdm_stop_early_guard(
+    ngx_http_request_t *r);
+
+
+ngx_http_cdm_stop_ctx_t *
+ngx_http_cdm_stop_get_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t       *cln;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+
+    if (ctx || r != r->main || !(r->internal || r->filter_finalize)) {
+        return ctx;
+    }
+
+    /*
+     * an internal redirect cleared the module contexts, the address of ours
+     * is still available via its cleanup handler
+     */
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+
+        if (cln->handler == ngx_http_cdm_stop_ctx_cleanup) {
+
+            ctx = cln->data;
+
+            if (!ctx->subrequest) {
+                ngx_http_set_ctx(r, ctx, ngx_http_cdm_stop_module);
+                return ctx;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_http_cdm_stop_ctx_t *
+ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
+    ngx_http_cdm_stop_target_t *target)
+{
+    u_char                    random[NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2];
+    ngx_pool_cleanup_t       *cln;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_cdm_stop_ctx_t));
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    ctx = cln->data;
+    ngx_memzero(ctx, sizeof(ngx_http_cdm_stop_ctx_t));
+
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                      "RAND_bytes() failed");
+        return NULL;
+    }
+
+    ngx_hex_dump(ctx->id, random, sizeof(random));
+
+    ctx->request = r;
+    ctx->start = ngx_http_cdm_stop_now();
+    ctx->conf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
+    ctx->subrequest = (r != r->main);
+
+    if (target) {
+        ctx->target = *target;
+        ctx->target.job.data = ctx->target.name;
+    }
+
+    cln->handler = ngx_http_cdm_stop_ctx_cleanup;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_cdm_stop_module);
+
+    return ctx;
+}
+
+
+static void
+ngx_http_cdm_stop_ctx_cleanup(void *data)
+{
+    ngx_http_cdm_stop_ctx_t *ctx = data;
+
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ctx->waiting) {
+        cdmcf = ngx_http_get_module_main_conf(ctx->request,
+                                              ngx_http_cdm_stop_module);
+        ngx_queue_remove(&ctx->queue);
+        cdmcf->worker->waiting--;
+        ctx->waiting = 0;
+    }
+
+    if (ctx->wake.timer_set) {
+        ngx_del_timer(&ctx->wake);
+    }
+
+    if (ctx->wake.posted) {
+        ngx_delete_posted_event(&ctx->wake);
+    }
+
+    if (ctx->injected) {
+        ngx_explicit_memzero(ctx->token.data, ctx->token.len);
+    }
+
+    if (ctx->request_header.data) {
+        ngx_explicit_memzero(ctx->request_header.data,
+                             ctx->request_header.len);
+    }
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
+    ngx_http_cdm_stop_target_t *target)
+{
+    u_char     *scratch;
+    ngx_int_t   rc;
+
+    scratch = ngx_pnalloc(r->pool,
+                          2 * ngx_max(r->unparsed_uri.len, r->uri.len) + 1);
+    if (scratch == NULL) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_cdm_stop_target_parse(target, &r->unparsed_uri, scratch);
+
+    /*
+     * What the client asked for and what nginx acts on may differ after a
+     * rewrite, try_files, error_page or X-Accel-Redirect.
+     */
+
+    switch (rc) {
+
+    case NGX_OK:
+        rc = ngx_http_cdm_stop_target_equal(target, &r->uri) ? NGX_OK
+                                                             : NGX_ABORT;
+        break;
+
+    case NGX_ERROR:
+        rc = NGX_ABORT;
+        break;
+
+    default: /* NGX_DECLINED */
+        if (ngx_http_cdm_stop_target_resembles(&r->uri, scratch)) {
+            rc = NGX_ABORT;
+        }
+    }
+
+    ngx_pfree(r->pool, scratch);
+
+    return rc;
+}
+
+
+ngx_http_cdm_stop_ctx_t *
+ngx_http_cdm_stop_early_ctx(ngx_http_request_t *r)
+{
+    u_char                        *scratch;
+    ngx_int_t                      rc;
+    ngx_http_cdm_stop_ctx_t       *ctx;
+    ngx_http_cdm_stop_target_t     target;
+    ngx_http_cdm_stop_loc_conf_t  *cdcf;
+
+    if (r != r->main || r->unparsed_uri.len == 0) {
+        return NULL;
+    }
+
+    cdcf = ngx_http_cdm_stop_early_guard(r);
+
+    if (cdcf == NULL) {
+        return NULL;
+    }
+
+    /* nginx may act on an error page by now: what the client sent counts */
+
+    scratch = ngx_pnalloc(r->pool, 2 * r->unparsed_uri.len);
+    if (scratch == NULL) {
+        return NULL;
+    }
+
+    rc = ngx_http_cdm_stop_target_parse(&target, &r->unparsed_uri, scratch);
+
+    ngx_pfree(r->pool, scratch);
+
+    if (rc == NGX_DECLINED) {
+        return NULL;
+    }
+
+    ctx = ngx_http_cdm_stop_create_ctx(r, (rc == NGX_OK) ? &target : NULL);
+
+    if (ctx) {
+        ctx->conf = cdcf;
+    }
+
+    return ctx;
+}
+
+
+/*
+ * An error page may have led out of the guarded location before our handler
+ * was called: then some guard of the same server speaks for it.
+ */
+
+static ngx_http_cdm_stop_loc_conf_t *
+ngx_http_cdm_stop_early_guard(ngx_http_request_t *r)
+{
+    ngx_uint_t                       i;
+    ngx_http_core_srv_conf_t        *cscf;
+    ngx_http_cdm_stop_loc_conf_t    *cdcf, **locations;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
+
+    if (cdcf->identity) {
+        return cdcf;
+    }
+
+    if (!r->internal) {
+        return NULL;
+    }
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    locations = cdmcf->locations.elts;
+
+    for (i = 0; i < cdmcf->locations.nelts; i++) {
+
+        if (locations[i]->identity && locations[i]->server == cscf) {
+            return locations[i];
+        }
+    }
+
+    return NULL;
+}

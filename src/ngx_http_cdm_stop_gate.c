@@ -1,0 +1,425 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+typedef struct {
+    u_char      *pos;           /* of the request that proxy_pass built */
+    u_char      *last;
+    u_char      *dst;           /* of the request that CDM gets */
+    ngx_uint_t   marked;        /* what follows are the caller's headers */
+    ngx_uint_t   length;        /* lines that frame the body */
+    ngx_uint_t   encoding;      /* Accept-Encoding lines */
+} ngx_http_cdm_stop_gate_t;
+
+
+static ngx_int_t ngx_http_cdm_stop_gate(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static const char *ngx_http_cdm_stop_gate_upstream(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static const char *ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static const char *ngx_http_cdm_stop_gate_request_line(
+    ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx);
+static const char *ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate,
+    ngx_str_t *line);
+static const char *ngx_http_cdm_stop_gate_header(
+    ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx,
+    ngx_str_t *line);
+static void ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static ngx_int_t ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, u_char *body);
+
+
+ngx_int_t
+ngx_http_cdm_stop_wrap_upstreams(ngx_conf_t *cf)
+{
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_peer_t        *peer;
+    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_main_conf_t   *umcf;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+    cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
+
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->peer.init == NULL) {
+            continue;
+        }
+
+        peer = ngx_array_push(&cdmcf->peers);
+        if (peer == NULL) {
+            return NGX_ERROR;
+        }
+
+        peer->upstream = uscfp[i];
+        peer->init = uscfp[i]->peer.init;
+
+        uscfp[i]->peer.init = ngx_http_cdm_stop_init_peer;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_ctx_t         *ctx;
+    ngx_http_cdm_stop_peer_t        *peer;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    peer = cdmcf->peers.elts;
+
+    for (i = 0; i < cdmcf->peers.nelts; i++) {
+        if (peer[i].upstream == us) {
+            break;
+        }
+    }
+
+    if (i == cdmcf->peers.nelts) {
+        return NGX_ERROR;
+    }
+
+    ctx = (r == r->main) ? ngx_http_cdm_stop_get_ctx(r) : NULL;
+
+    if (ctx == NULL || !ctx->forwarding) {
+        return peer[i].init(r, us);
+    }
+
+    if (ngx_http_cdm_stop_take_upstream(r, ctx) != NGX_OK
+        || ngx_http_cdm_stop_gate(r, ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (peer[i].init(r, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_cdm_stop_take_peer(r);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_gate(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    const char  *error;
+
+    error = ngx_http_cdm_stop_gate_upstream(r, ctx);
+
+    if (error == NULL) {
+        error = ngx_http_cdm_stop_gate_rebuild(r, ctx);
+    }
+
+    if (error) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "a stop is not sent: %s", error);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static const char *
+ngx_http_cdm_stop_gate_upstream(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u->resolved) {
+        return "\"proxy_pass\" has variables, write the address of CDM "
+               "as it is";
+    }
+
+    if (ctx->injected
+        && !ctx->conf->insecure_upstream
+        && !(u->ssl && u->conf->ssl_verify))
+    {
+        return "the certificate of CDM is not checked, set "
+               "\"proxy_pass https://...\" and \"proxy_ssl_verify on\"";
+    }
+
+    return NULL;
+}
+
+
+/*
+ * Writes the request anew: the request line and the token are ours, and of
+ * the headers that proxy_pass took from the caller only the allowed remain.
+ * So the token is never among the headers of the client's request, where
+ * variables, mirrors and subrequests would see it.
+ */
+
+static const char *
+ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    size_t                     len;
+    ngx_buf_t                 *b;
+    ngx_str_t                  line;
+    const char                *error;
+    ngx_http_cdm_stop_gate_t   gate;
+
+    b = r->upstream->request_bufs->buf;
+
+    ngx_memzero(&gate, sizeof(ngx_http_cdm_stop_gate_t));
+
+    gate.pos = b->pos;
+    gate.last = b->last;
+
+    len = b->last - b->pos + ctx->canonical.len + ctx->token.len
+          + sizeof("PUT  HTTP/1.1" CRLF
+                   "Content-Length: 0" CRLF
+                   "Accept-Encoding: identity" CRLF
+                   "X-Auth-Token: " CRLF CRLF);
+
+    ctx->request_header.data = ngx_pnalloc(r->pool, len);
+    if (ctx->request_header.data == NULL) {
+        return "no memory";
+    }
+
+    ctx->request_header.len = len;
+
+    gate.dst = ctx->request_header.data;
+
+    error = ngx_http_cdm_stop_gate_request_line(&gate, ctx);
+
+    while (error == NULL) {
+
+        error = ngx_http_cdm_stop_gate_line(&gate, &line);
+
+        if (error || line.len == 0) {
+            break;
+        }
+
+        error = ngx_http_cdm_stop_gate_header(&gate, ctx, &line);
+    }
+
+    if (error) {
+        return error;
+    }
+
+    if (gate.length > 1) {
+        return "its body is framed twice, remove \"proxy_set_header "
+               "Content-Length\" and \"proxy_set_header Transfer-Encoding\"";
+    }
+
+    ngx_http_cdm_stop_gate_close(&gate, ctx);
+
+    ctx->request_header.len = gate.dst - ctx->request_header.data;
+
+    if (ngx_http_cdm_stop_gate_replace(r, ctx, gate.pos) != NGX_OK) {
+        return "no memory";
+    }
+
+    return NULL;
+}
+
+
+static const char *
+ngx_http_cdm_stop_gate_request_line(ngx_http_cdm_stop_gate_t *gate,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char      *version;
+    ngx_str_t    line;
+    const char  *error;
+
+    error = ngx_http_cdm_stop_gate_line(gate, &line);
+
+    if (error) {
+        return error;
+    }
+
+    if (line.len < sizeof(" HTTP/1.x") - 1) {
+        return "its request line is not that of HTTP/1";
+    }
+
+    version = line.data + line.len - (sizeof(" HTTP/1.x") - 1);
+
+    if (ngx_strncmp(version, " HTTP/1.", sizeof(" HTTP/1.") - 1) != 0) {
+        return "its request line is not that of HTTP/1, set "
+               "\"proxy_http_version 1.1\"";
+    }
+
+    gate->dst = ngx_cpymem(gate->dst, "PUT ", sizeof("PUT ") - 1);
+    gate->dst = ngx_cpymem(gate->dst, ctx->canonical.data,
+                           ctx->canonical.len);
+    gate->dst = ngx_cpymem(gate->dst, version, sizeof(" HTTP/1.x") - 1);
+    gate->dst = ngx_cpymem(gate->dst, CRLF, 2);
+
+    return NULL;
+}
+
+
+/* takes the next line, without its end; an empty one ends the header */
+
+static const char *
+ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *line)
+{
+    u_char  *p;
+
+    line->data = gate->pos;
+
+    for (p = gate->pos; p < gate->last; p++) {
+
+        if (*p == CR && p + 1 < gate->last && p[1] == LF) {
+            line->len = p - gate->pos;
+            gate->pos = p + 2;
+            return NULL;
+        }
+
+        if (*p == CR || *p == LF || *p == '\0') {
+            return "a header of it has a line break or a null character";
+        }
+    }
+
+    return "its header has no end";
+}
+
+
+static const char *
+ngx_http_cdm_stop_gate_header(ngx_http_cdm_stop_gate_t *gate,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_str_t *line)
+{
+    u_char     *colon;
+    ngx_str_t   name;
+
+    colon = ngx_strlchr(line->data, line->data + line->len, ':');
+
+    if (colon == NULL) {
+        return "a header of it has no colon";
+    }
+
+    name.data = line->data;
+    name.len = colon - line->data;
+
+    if (name.len == sizeof(ctx->id)
+        && ngx_memcmp(name.data, ctx->id, sizeof(ctx->id)) == 0)
+    {
+        gate->marked = 1;
+        return NULL;
+    }
+
+    if (gate->marked && !ngx_http_cdm_stop_header_allowed(ctx->conf, &name)) {
+        return NULL;
+    }
+
+    if (ngx_http_cdm_stop_is_token_header(name.data, name.len)) {
+        return "the configuration sets X-Auth-Token, remove "
+               "\"proxy_set_header X-Auth-Token\"";
+    }
+
+#define ngx_http_cdm_stop_gate_is(s)                                          \
+    (name.len == sizeof(s) - 1                                                \
+     && ngx_strncasecmp(name.data, (u_char *) s, sizeof(s) - 1) == 0)
+
+    if (ngx_http_cdm_stop_gate_is("Content-Length")
+        || ngx_http_cdm_stop_gate_is("Transfer-Encoding"))
+    {
+        gate->length++;
+
+    } else if (ngx_http_cdm_stop_gate_is("Accept-Encoding")) {
+        gate->encoding++;
+    }
+
+    gate->dst = ngx_cpymem(gate->dst, line->data, line->len);
+    gate->dst = ngx_cpymem(gate->dst, CRLF, 2);
+
+    return NULL;
+}
+
+
+static void
+ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char  *p;
+
+    p = gate->dst;
+
+    if (gate->length == 0) {
+        p = ngx_cpymem(p, "Content-Length: 0" CRLF,
+                       sizeof("Content-Length: 0" CRLF) - 1);
+    }
+
+    if (gate->encoding == 0) {
+        p = ngx_cpymem(p, "Accept-Encoding: identity" CRLF,
+                       sizeof("Accept-Encoding: identity" CRLF) - 1);
+    }
+
+    if (ctx->token.len) {
+        p = ngx_cpymem(p, "X-Auth-Token: ", sizeof("X-Auth-Token: ") - 1);
+        p = ngx_cpymem(p, ctx->token.data, ctx->token.len);
+        p = ngx_cpymem(p, CRLF, 2);
+    }
+
+    gate->dst = ngx_cpymem(p, CRLF, 2);
+}
+
+
+/* puts the new header before what remains of the old buffer, the body */
+
+static ngx_int_t
+ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, u_char *body)
+{
+    ngx_buf_t    *b, *old;
+    ngx_chain_t  *cl, *rest;
+
+    rest = r->upstream->request_bufs;
+    old = rest->buf;
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->start = ctx->request_header.data;
+    b->pos = b->start;
+    b->last = b->start + ctx->request_header.len;
+    b->end = b->last;
+    b->temporary = 1;
+
+    cl->buf = b;
+
+    if (body == old->last) {
+        b->flush = old->flush;
+        cl->next = rest->next;
+
+    } else {
+        old->start = body;
+        old->pos = body;
+        cl->next = rest;
+    }
+
+    r->upstream->request_bufs = cl;
+
+    return NGX_OK;
+}

@@ -1,0 +1,267 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+typedef struct {
+    ngx_str_t   name;       /* lower case, - for _ and . */
+    unsigned    prefix:1;
+    char       *reason;
+} ngx_http_cdm_stop_header_t;
+
+
+static u_char ngx_http_cdm_stop_header_char(u_char c);
+
+
+/* headers of the caller that may reach CDM, lower case */
+
+static ngx_str_t  ngx_http_cdm_stop_headers_allowed[] = {
+    ngx_string("accept"),
+    ngx_string("accept-language"),
+    ngx_string("content-type"),
+    ngx_string("user-agent"),
+    ngx_string("x-language"),
+    ngx_string("workspace"),
+    ngx_string("traceparent"),
+    ngx_string("tracestate"),
+    ngx_null_string
+};
+
+
+#define NGX_HTTP_CDM_STOP_CREDENTIAL  "is a credential or an identity"
+#define NGX_HTTP_CDM_STOP_OVERRIDE    "overrides the method or the target"
+#define NGX_HTTP_CDM_STOP_CONNECTION  "belongs to one connection only"
+
+static ngx_http_cdm_stop_header_t  ngx_http_cdm_stop_headers_forbidden[] = {
+    { ngx_string("x-auth-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("authorization"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("cookie"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-sdk-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-security-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-subject-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-service-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-storage-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-project-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-domain-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-tenant-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-cluster-id"), 0, NGX_HTTP_CDM_STOP_OVERRIDE },
+    { ngx_string("x-user-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-roles"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-identity-status"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-is-admin-project"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-http-method"), 1, NGX_HTTP_CDM_STOP_OVERRIDE },
+    { ngx_string("x-method-override"), 0, NGX_HTTP_CDM_STOP_OVERRIDE },
+    { ngx_string("x-original-url"), 0, NGX_HTTP_CDM_STOP_OVERRIDE },
+    { ngx_string("x-rewrite-url"), 0, NGX_HTTP_CDM_STOP_OVERRIDE },
+    { ngx_string("accept-encoding"), 0,
+      "would let CDM compress the answer that is read for the verdict" },
+    { ngx_string("host"), 0, "names the server" },
+    { ngx_string("content-length"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("connection"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("expect"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("keep-alive"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("proxy-"), 1, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("te"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("trailer"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("transfer-encoding"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_string("upgrade"), 0, NGX_HTTP_CDM_STOP_CONNECTION },
+    { ngx_null_string, 0, NULL }
+};
+
+
+ngx_int_t
+ngx_http_cdm_stop_caller_token(ngx_http_request_t *r, ngx_str_t *token)
+{
+    ngx_uint_t        i, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    n = 0;
+    ngx_str_null(token);
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                break;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == sizeof("x-auth-token") - 1
+            && ngx_strncmp(h[i].lowcase_key, "x-auth-token",
+                           sizeof("x-auth-token") - 1)
+               == 0)
+        {
+            *token = h[i].value;
+            n++;
+        }
+    }
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    if (n > 1 || !ngx_http_cdm_stop_token_legal(token)) {
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_mark_headers(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char           *p;
+    ngx_list_t       *headers;
+    ngx_table_elt_t  *h;
+
+    h = ngx_pcalloc(r->pool, sizeof(ngx_table_elt_t));
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_pnalloc(r->pool, sizeof(ctx->id) * 2);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* nobody else knows the request's id by now, so nobody forges the mark */
+
+    ngx_memcpy(p, ctx->id, sizeof(ctx->id));
+    ngx_memcpy(p + sizeof(ctx->id), ctx->id, sizeof(ctx->id));
+
+    h->hash = ngx_hash_key(ctx->id, sizeof(ctx->id));
+    h->key.len = sizeof(ctx->id);
+    h->key.data = p;
+    h->lowcase_key = p;
+    h->value.len = sizeof(ctx->id);
+    h->value.data = p + sizeof(ctx->id);
+
+    headers = &r->headers_in.headers;
+
+    ctx->headers = *headers;
+
+    if (headers->last == &headers->part) {
+        headers->last = &ctx->headers.part;
+    }
+
+    headers->part.elts = h;
+    headers->part.nelts = 1;
+    headers->part.next = &ctx->headers.part;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_cdm_stop_unmark_headers(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    r->headers_in.headers = ctx->headers;
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_header_allowed(ngx_http_cdm_stop_loc_conf_t *cdcf,
+    ngx_str_t *header)
+{
+    ngx_str_t   *name;
+    ngx_uint_t   i;
+
+    for (name = ngx_http_cdm_stop_headers_allowed; name->len; name++) {
+        if (header->len == name->len
+            && ngx_strncasecmp(header->data, name->data, name->len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    if (cdcf->pass_headers == NULL) {
+        return 0;
+    }
+
+    name = cdcf->pass_headers->elts;
+
+    for (i = 0; i < cdcf->pass_headers->nelts; i++) {
+        if (header->len == name[i].len
+            && ngx_strncasecmp(header->data, name[i].data, name[i].len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+const char *
+ngx_http_cdm_stop_header_forbidden(ngx_str_t *name)
+{
+    size_t                       i;
+    ngx_http_cdm_stop_header_t  *h;
+
+    for (h = ngx_http_cdm_stop_headers_forbidden; h->name.len; h++) {
+
+        if (h->prefix ? name->len < h->name.len : name->len != h->name.len) {
+            continue;
+        }
+
+        for (i = 0; i < h->name.len; i++) {
+            if (ngx_http_cdm_stop_header_char(name->data[i])
+                != h->name.data[i])
+            {
+                break;
+            }
+        }
+
+        if (i == h->name.len) {
+            return h->reason;
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_is_token_header(u_char *name, size_t len)
+{
+    size_t  i;
+
+    if (len != sizeof("x-auth-token") - 1) {
+        return 0;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (ngx_http_cdm_stop_header_char(name[i]) != "x-auth-token"[i]) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* CGI and WSGI servers take _ for -, some take any other character for it */
+
+static u_char
+ngx_http_cdm_stop_header_char(u_char c)
+{
+    return (c == '_' || c == '.') ? '-' : ngx_tolower(c);
+}

@@ -1,0 +1,705 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <openssl/evp.h>
+#include "ngx_http_cdm_stop.h"
+
+
+#define NGX_HTTP_CDM_STOP_IAM_TIMEOUT  5000
+#define NGX_HTTP_CDM_STOP_IAM_PATH     "/v3/auth/tokens?nocatalog=true"
+
+
+/* a directive of the block; post may check what the slot has set */
+
+typedef struct {
+    ngx_str_t    name;
+    char      *(*set)(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+    ngx_uint_t   offset;
+    unsigned     many:1;        /* takes more than one argument */
+} ngx_http_cdm_stop_setting_t;
+
+
+static ngx_http_cdm_stop_identity_t *ngx_http_cdm_stop_identity_create(
+    ngx_conf_t *cf, ngx_str_t *name);
+static char *ngx_http_cdm_stop_identity_line(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+static char *ngx_http_cdm_stop_identity_uri(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+static char *ngx_http_cdm_stop_identity_projects(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+static char *ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
+static char *ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
+static char *ngx_http_cdm_stop_identity_text(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity, char *name, ngx_str_t *value);
+static char *ngx_http_cdm_stop_identity_target(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
+static char *ngx_http_cdm_stop_identity_upstream(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
+static char *ngx_http_cdm_stop_identity_ssl(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
+static char *ngx_http_cdm_stop_identity_digest(
+    ngx_http_cdm_stop_identity_t *identity);
+
+
+static ngx_http_cdm_stop_setting_t  ngx_http_cdm_stop_settings[] = {
+
+    { ngx_string("uri"), ngx_http_cdm_stop_identity_uri, 0, 0 },
+
+    { ngx_string("method"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, method), 0 },
+
+    { ngx_string("domain"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, credentials.domain), 0 },
+
+    { ngx_string("user"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, credentials.user), 0 },
+
+    { ngx_string("password_file"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, password_file), 0 },
+
+    { ngx_string("projects"), ngx_http_cdm_stop_identity_projects, 0, 1 },
+
+    { ngx_string("timeout"), ngx_conf_set_msec_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, timeout), 0 },
+
+    { ngx_string("verify"), ngx_conf_set_flag_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, verify), 0 },
+
+    { ngx_string("insecure"), ngx_conf_set_flag_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, insecure), 0 },
+
+    { ngx_string("trusted_certificate"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, trusted_certificate), 0 },
+
+    { ngx_string("server_name"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, server_name.value), 0 },
+
+    { ngx_null_string, NULL, 0, 0 }
+};
+
+
+char *
+ngx_http_cdm_stop_identity_block(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_cdm_stop_main_conf_t *cdmcf = conf;
+
+    char                           *rv;
+    ngx_str_t                      *value;
+    ngx_uint_t                      i;
+    ngx_conf_t                      save;
+    ngx_http_cdm_stop_identity_t   *identity, **identities;
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        return "cannot be named \"off\", choose another name";
+    }
+
+    identities = cdmcf->identities.elts;
+
+    for (i = 0; i < cdmcf->identities.nelts; i++) {
+
+        if (identities[i]->name.len == value[1].len
+            && ngx_strncmp(identities[i]->name.data, value[1].data,
+                           value[1].len)
+               == 0)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "identity \"%V\" is already defined in %V:%ui, "
+                               "give this one another name", &value[1],
+                               &identities[i]->place.file,
+                               identities[i]->place.line);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    identity = ngx_http_cdm_stop_identity_create(cf, &value[1]);
+    if (identity == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    identities = ngx_array_push(&cdmcf->identities);
+    if (identities == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *identities = identity;
+
+    save = *cf;
+    cf->handler = ngx_http_cdm_stop_identity_line;
+    cf->handler_conf = (void *) identity;
+
+    rv = ngx_conf_parse(cf, NULL);
+
+    *cf = save;
+
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    return ngx_http_cdm_stop_identity_finish(cf, identity);
+}
+
+
+static ngx_http_cdm_stop_identity_t *
+ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_http_cdm_stop_identity_t  *identity;
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     identity->uri = { 0, NULL };
+     *     identity->method = { 0, NULL };
+     *     identity->credentials = { { 0, NULL }, ... };
+     *     identity->password_file = { 0, NULL };
+     *     identity->projects = NULL;
+     *     identity->trusted_certificate = { 0, NULL };
+     *     identity->server_name = { { 0, NULL }, ... };
+     *     identity->upstream = { 0, ... };
+     */
+
+    identity = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_identity_t));
+    if (identity == NULL) {
+        return NULL;
+    }
+
+    identity->name = *name;
+    identity->place.file = cf->conf_file->file.name;
+    identity->place.line = cf->conf_file->line;
+
+    identity->timeout = NGX_CONF_UNSET_MSEC;
+    identity->any_project = NGX_CONF_UNSET;
+    identity->verify = NGX_CONF_UNSET;
+    identity->insecure = NGX_CONF_UNSET;
+
+    return identity;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_line(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    char                         *rv;
+    ngx_str_t                    *value;
+    ngx_command_t                 command;
+    ngx_http_cdm_stop_setting_t  *setting;
+
+    value = cf->args->elts;
+
+    for (setting = ngx_http_cdm_stop_settings; setting->name.len; setting++) {
+
+        if (setting->name.len == value[0].len
+            && ngx_strcmp(setting->name.data, value[0].data) == 0)
+        {
+            break;
+        }
+    }
+
+    if (setting->name.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "unknown directive \"%V\" in \"cdm_stop_iam\"",
+                           &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts < 2 || (cf->args->nelts > 2 && !setting->many)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number of arguments in \"%V\" directive "
+                           "of \"cdm_stop_iam\"", &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    /* the slot functions of core need no more of a command than this */
+
+    ngx_memzero(&command, sizeof(ngx_command_t));
+    command.name = setting->name;
+    command.offset = setting->offset;
+
+    rv = setting->set(cf, &command, conf);
+
+    if (rv == NGX_CONF_OK || rv == NGX_CONF_ERROR) {
+        return rv;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"%V\" directive of \"cdm_stop_iam\" %s", &value[0],
+                       rv);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_uri(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_cdm_stop_identity_t *identity = conf;
+
+    size_t      add;
+    ngx_str_t  *value;
+
+    if (identity->uri.len) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    identity->uri = value[1];
+
+    if (ngx_strncmp(value[1].data, "https://", 8) == 0) {
+        add = 8;
+        identity->ssl = 1;
+        identity->url.default_port = 443;
+
+    } else if (ngx_strncmp(value[1].data, "http://", 7) == 0) {
+        add = 7;
+        identity->url.default_port = 80;
+
+    } else {
+        return "must begin with \"https://\"";
+    }
+
+    identity->url.url.len = value[1].len - add;
+    identity->url.url.data = value[1].data + add;
+    identity->url.uri_part = 1;
+    identity->url.no_resolve = 1;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_projects(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_cdm_stop_identity_t *identity = conf;
+
+    ngx_str_t   *value, *project;
+    ngx_uint_t   i, j;
+
+    if (identity->any_project != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "any") == 0) {
+        identity->any_project = 1;
+        return NGX_CONF_OK;
+    }
+
+    identity->any_project = 0;
+
+    identity->projects = ngx_array_create(cf->pool, cf->args->nelts - 1,
+                                          sizeof(ngx_str_t));
+    if (identity->projects == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        for (j = 0; j < value[i].len; j++) {
+            if (!((value[i].data[j] >= '0' && value[i].data[j] <= '9')
+                  || (value[i].data[j] >= 'a' && value[i].data[j] <= 'f')))
+            {
+                break;
+            }
+        }
+
+        if (j != NGX_HTTP_CDM_STOP_PROJECT_LEN || j != value[i].len) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid project \"%V\", a project id has 32 "
+                               "lower-case hexadecimal digits", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        project = ngx_array_push(identity->projects);
+        if (project == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *project = value[i];
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    ngx_conf_init_msec_value(identity->timeout,
+                             NGX_HTTP_CDM_STOP_IAM_TIMEOUT);
+    ngx_conf_init_value(identity->verify, 1);
+    ngx_conf_init_value(identity->insecure, 0);
+
+    if (ngx_http_cdm_stop_identity_required(cf, identity) != NGX_CONF_OK
+        || ngx_http_cdm_stop_read_secret(cf, &identity->password_file,
+                                         &identity->credentials.password)
+           != NGX_OK
+        || ngx_http_cdm_stop_identity_target(cf, identity) != NGX_CONF_OK
+        || ngx_http_cdm_stop_identity_upstream(cf, identity) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (identity->any_project == NGX_CONF_UNSET) {
+        identity->any_project = 1;
+
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &identity->place,
+                                     "identity \"%V\" asks IAM for a token of "
+                                     "any project that a caller names, list "
+                                     "them in \"projects\" or write "
+                                     "\"projects any\"", &identity->name);
+    }
+
+    return ngx_http_cdm_stop_identity_digest(identity);
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    if (identity->method.len
+        && ngx_strcmp(identity->method.data, "password") != 0)
+    {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "method \"%V\" of identity \"%V\" is not "
+                                     "available in this version, write "
+                                     "\"method password\"",
+                                     &identity->method, &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_cdm_stop_identity_text(cf, identity, "uri", &identity->uri)
+        != NGX_CONF_OK
+        || ngx_http_cdm_stop_identity_text(cf, identity, "domain",
+                                           &identity->credentials.domain)
+           != NGX_CONF_OK
+        || ngx_http_cdm_stop_identity_text(cf, identity, "user",
+                                           &identity->credentials.user)
+           != NGX_CONF_OK
+        || ngx_http_cdm_stop_identity_text(cf, identity, "password_file",
+                                           &identity->password_file)
+           != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (identity->timeout == 0) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "\"timeout\" of identity \"%V\" is zero, "
+                                     "give IAM some seconds", &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (!identity->ssl && !identity->insecure) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "identity \"%V\" would send its password "
+                                     "over plain http, write "
+                                     "\"uri https://...\" or, for a test, "
+                                     "\"insecure on\"", &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (identity->ssl && !identity->verify && !identity->insecure) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "identity \"%V\" would send its password "
+                                     "to a server it does not check, name its "
+                                     "CA in \"trusted_certificate\" or, for a "
+                                     "test, write \"insecure on\"",
+                                     &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_text(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity, char *name, ngx_str_t *value)
+{
+    u_char  *p;
+
+    if (value->len == 0) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "no \"%s\" in identity \"%V\", add it",
+                                     name, &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    for (p = value->data; p < value->data + value->len; /* void */ ) {
+
+        if (ngx_http_cdm_stop_utf8_decode(&p, value->data + value->len)
+            == NGX_HTTP_CDM_STOP_BAD_UTF8)
+        {
+            ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                         "\"%s\" of identity \"%V\" is not "
+                                         "valid UTF-8, save the configuration "
+                                         "as UTF-8", name, &identity->name);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* the Host header and the target of the token API */
+
+static char *
+ngx_http_cdm_stop_identity_target(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    u_char     *p;
+    ngx_str_t   base;
+    ngx_url_t  *url;
+
+    url = &identity->url;
+
+    if (ngx_parse_url(cf->pool, url) != NGX_OK) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "%s in \"uri %V\" of identity \"%V\"",
+                                     url->err ? url->err : "invalid address",
+                                     &identity->uri, &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (url->family == AF_UNIX
+        || ngx_strlchr(url->uri.data, url->uri.data + url->uri.len, '?'))
+    {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "\"uri %V\" of identity \"%V\" must be "
+                                     "scheme, host, and optionally port and "
+                                     "path", &identity->uri, &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    /* https://host, https://host/ and https://host/v3 mean the same */
+
+    base = url->uri;
+
+    if (base.len && base.data[base.len - 1] == '/') {
+        base.len--;
+    }
+
+    if (base.len >= 3
+        && ngx_strncmp(base.data + base.len - 3, "/v3", 3) == 0)
+    {
+        base.len -= 3;
+    }
+
+    p = ngx_pnalloc(cf->pool,
+                    base.len + sizeof(NGX_HTTP_CDM_STOP_IAM_PATH) - 1);
+    if (p == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    identity->path.data = p;
+
+    p = ngx_cpymem(p, base.data, base.len);
+    p = ngx_cpymem(p, NGX_HTTP_CDM_STOP_IAM_PATH,
+                   sizeof(NGX_HTTP_CDM_STOP_IAM_PATH) - 1);
+
+    identity->path.len = p - identity->path.data;
+
+    identity->host.len = url->host.len;
+
+    if (!url->no_port && url->port != url->default_port) {
+        identity->host.len += 1 + url->port_text.len;
+    }
+
+    identity->host.data = url->host.data;
+
+    if (identity->server_name.value.len == 0) {
+        identity->server_name.value = url->host;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_upstream(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    ngx_url_t                  url;
+    ngx_http_upstream_conf_t  *ucf;
+
+    ngx_memzero(&url, sizeof(ngx_url_t));
+
+    url.url = identity->url.url;
+    url.default_port = identity->url.default_port;
+    url.uri_part = 1;
+    url.no_resolve = 1;
+
+    ucf = &identity->upstream;
+
+    ucf->upstream = ngx_http_upstream_add(cf, &url, 0);
+    if (ucf->upstream == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    /* each is for one step: the whole has a deadline of its own */
+
+    ucf->connect_timeout = identity->timeout;
+    ucf->send_timeout = identity->timeout;
+    ucf->read_timeout = identity->timeout;
+
+    /* the whole header has to fit, and a token alone may have 32 KB */
+
+    ucf->buffer_size = NGX_HTTP_CDM_STOP_IAM_HEADER_LEN;
+
+    /* the next address is tried if a connection fails, not after a request */
+
+    ucf->next_upstream = NGX_CONF_BITMASK_SET
+                         |NGX_HTTP_UPSTREAM_FT_ERROR
+                         |NGX_HTTP_UPSTREAM_FT_TIMEOUT;
+
+    ucf->ignore_client_abort = 1;
+
+    ngx_str_set(&ucf->module, "cdm_stop");
+
+    if (identity->ssl) {
+        return ngx_http_cdm_stop_identity_ssl(cf, identity);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_identity_ssl(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    ngx_str_t                  ciphers;
+    ngx_ssl_t                 *ssl;
+    ngx_pool_cleanup_t        *cln;
+    ngx_http_upstream_conf_t  *ucf;
+
+    ucf = &identity->upstream;
+
+    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
+    if (ssl == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ssl->log = cf->log;
+
+    if (ngx_ssl_create(ssl, NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3, NULL) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        ngx_ssl_cleanup_ctx(ssl);
+        return NGX_CONF_ERROR;
+    }
+
+    cln->handler = ngx_ssl_cleanup_ctx;
+    cln->data = ssl;
+
+    ngx_str_set(&ciphers, "DEFAULT");
+
+    if (ngx_ssl_ciphers(cf, ssl, &ciphers, 0) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+    /* OpenSSL then wipes its buffers, in which the token has been */
+    SSL_CTX_set_options(ssl->ctx, SSL_OP_CLEANSE_PLAINTEXT);
+#endif
+
+    if (identity->trusted_certificate.len) {
+
+        /* public chains have two intermediates and more; nginx allows one */
+
+        if (ngx_ssl_trusted_certificate(cf, ssl,
+                                        &identity->trusted_certificate, 4)
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+
+    } else if (SSL_CTX_set_default_verify_paths(ssl->ctx) == 0) {
+        ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
+                      "SSL_CTX_set_default_verify_paths() failed");
+        return NGX_CONF_ERROR;
+    }
+
+    ucf->ssl = ssl;
+    ucf->ssl_name = &identity->server_name;
+    ucf->ssl_server_name = 1;
+    ucf->ssl_verify = identity->verify;
+
+    return NGX_CONF_OK;
+}
+
+
+/*
+ * What makes a token of one identity unfit for another, each part with its
+ * length before it, so that no two identities give the same bytes.
+ */
+
+static char *
+ngx_http_cdm_stop_identity_digest(ngx_http_cdm_stop_identity_t *identity)
+{
+    size_t       len;
+    ngx_str_t   *part[5];
+    ngx_uint_t   i;
+    EVP_MD_CTX  *md;
+
+    part[0] = &identity->uri;
+    part[1] = &identity->method;
+    part[2] = &identity->credentials.domain;
+    part[3] = &identity->credentials.user;
+    part[4] = &identity->credentials.password;
+
+    ngx_str_set(part[1], "password");
+
+    md = EVP_MD_CTX_new();
+    if (md == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1) {
+        goto failed;
+    }
+
+    for (i = 0; i < 5; i++) {
+
+        len = part[i]->len;
+
+        if (EVP_DigestUpdate(md, &len, sizeof(size_t)) != 1
+            || EVP_DigestUpdate(md, part[i]->data, len) != 1)
+        {
+            goto failed;
+        }
+    }
+
+    if (EVP_DigestFinal_ex(md, identity->digest, NULL) != 1) {
+        goto failed;
+    }
+
+    EVP_MD_CTX_free(md);
+
+    return NGX_CONF_OK;
+
+failed:
+
+    EVP_MD_CTX_free(md);
+
+    return NGX_CONF_ERROR;
+}

@@ -1,0 +1,410 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+/* bounds of a field, in bytes, before it is escaped */
+#define NGX_HTTP_CDM_STOP_FIELD    256
+#define NGX_HTTP_CDM_STOP_MESSAGE  512
+
+
+/*
+ * A record under construction.  A field that does not fit makes pos NULL,
+ * after which nothing is added any more.
+ */
+
+typedef struct {
+    u_char  *start;
+    u_char  *pos;
+    u_char  *end;
+} ngx_http_cdm_stop_record_t;
+
+
+static void ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage);
+static void ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_answer(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
+static ngx_int_t ngx_http_cdm_stop_record_end(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_key(ngx_http_cdm_stop_record_t *rec,
+    char *key);
+static void ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec,
+    char *key, ngx_str_t *value, size_t max);
+static void ngx_http_cdm_stop_record_number(ngx_http_cdm_stop_record_t *rec,
+    char *key, int64_t value);
+
+
+void
+ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
+{
+    ngx_http_cdm_stop_record_t  rec;
+
+    ctx->refused = 1;
+    ctx->verdict.verdict = NGX_HTTP_CDM_STOP_NOT_SENT;
+
+    if (ctx->conf->audit->nelts == 0) {
+        return;
+    }
+
+    ngx_http_cdm_stop_record_begin(&rec, r, ctx, "refused");
+    ngx_http_cdm_stop_record_caller(&rec, r, ctx);
+    ngx_http_cdm_stop_record_answer(&rec, ctx, status);
+
+    (void) ngx_http_cdm_stop_record_end(&rec, r, ctx);
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_cdm_stop_record_t  rec;
+
+    if (ctx->conf->audit->nelts == 0) {
+        ctx->intent = 1;
+        return NGX_OK;
+    }
+
+    ngx_http_cdm_stop_record_begin(&rec, r, ctx, "intent");
+    ngx_http_cdm_stop_record_caller(&rec, r, ctx);
+    ngx_http_cdm_stop_record_tokens(&rec, r, ctx);
+    ngx_http_cdm_stop_record_number(&rec, "wait_ms", ctx->wait_time);
+
+    if (ngx_http_cdm_stop_record_end(&rec, r, ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ctx->intent = 1;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
+{
+    ngx_http_cdm_stop_record_t  rec;
+
+    ctx->outcome = 1;
+
+    if (ctx->conf->audit->nelts == 0) {
+        return;
+    }
+
+    ngx_http_cdm_stop_record_begin(&rec, r, ctx, "outcome");
+    ngx_http_cdm_stop_record_caller(&rec, r, ctx);
+    ngx_http_cdm_stop_record_tokens(&rec, r, ctx);
+    ngx_http_cdm_stop_record_answer(&rec, ctx, status);
+
+    ngx_http_cdm_stop_record_number(&rec, "attempts", ctx->attempts);
+    ngx_http_cdm_stop_record_number(&rec, "duration_ms",
+                                    ngx_http_cdm_stop_now() - ctx->start);
+    ngx_http_cdm_stop_record_number(&rec, "wait_ms", ctx->wait_time);
+
+    if (ctx->upstream_status) {
+        ngx_http_cdm_stop_record_number(&rec, "bytes",
+                                   r->upstream->state->response_length);
+    }
+
+    (void) ngx_http_cdm_stop_record_end(&rec, r, ctx);
+}
+
+
+static void
+ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage)
+{
+    ngx_tm_t                        tm;
+    ngx_time_t                     *tp;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    /* a record is built and written at one go, so one buffer serves all */
+
+    rec->start = cdmcf->worker->record + 1;
+    rec->pos = rec->start;
+    rec->end = cdmcf->worker->record + NGX_HTTP_CDM_STOP_RECORD_LEN;
+
+    tp = ngx_timeofday();
+    ngx_gmtime(tp->sec, &tm);
+
+    rec->pos = ngx_sprintf(rec->pos,
+                           "{\"v\":1,\"stage\":\"%s\","
+                           "\"time\":\"%4d-%02d-%02dT%02d:%02d:%02d.%03MZ\","
+                           "\"request_id\":\"%*s\","
+                           "\"operation\":\"StopJob\"",
+                           stage,
+                           tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                           tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
+                           tp->msec, sizeof(ctx->id), ctx->id);
+
+    ngx_http_cdm_stop_record_target(rec, r, ctx);
+}
+
+
+static void
+ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char     *p;
+    ngx_str_t   path;
+
+    if (ctx->target.job.len) {
+        ngx_http_cdm_stop_record_text(rec, "project_id", &ctx->target.project,
+                                      NGX_HTTP_CDM_STOP_FIELD);
+        ngx_http_cdm_stop_record_text(rec, "cluster_id", &ctx->target.cluster,
+                                      NGX_HTTP_CDM_STOP_FIELD);
+
+        /* a name that was cut would not tell which job it was */
+
+        ngx_http_cdm_stop_record_text(rec, "job_name", &ctx->target.job,
+                                      NGX_HTTP_CDM_STOP_JOB_LEN);
+        return;
+    }
+
+    /* what was meant is not known, so it is told as it came, less the query */
+
+    path = ctx->subrequest ? r->uri : r->unparsed_uri;
+
+    for (p = path.data; p < path.data + path.len; p++) {
+
+        if (*p == '?'
+            || (path.data + path.len - p >= 3
+                && ngx_strncasecmp(p, (u_char *) "%3f", 3) == 0))
+        {
+            path.len = p - path.data;
+            break;
+        }
+    }
+
+    ngx_http_cdm_stop_record_text(rec, "target", &path,
+                                  NGX_HTTP_CDM_STOP_FIELD);
+}
+
+
+static void
+ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    ngx_http_cdm_stop_record_text(rec, "source_ip",
+                                  &r->connection->addr_text,
+                                  NGX_HTTP_CDM_STOP_FIELD);
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                break;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == sizeof("x-forwarded-for") - 1
+            && ngx_strncmp(h[i].lowcase_key, "x-forwarded-for", h[i].key.len)
+               == 0)
+        {
+            ngx_http_cdm_stop_record_text(rec, "forwarded_for", &h[i].value,
+                                          NGX_HTTP_CDM_STOP_FIELD);
+            return;
+        }
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_str_t                       fp;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    /* the outcome comes when the token has been wiped */
+
+    if (!ctx->fingerprinted) {
+
+        ctx->fingerprinted = 1;
+
+        cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+        if (ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
+                                                &ctx->caller_token,
+                                                ctx->caller_fp)
+            != NGX_OK
+            || ngx_http_cdm_stop_token_fingerprint(cdmcf->zone, &ctx->token,
+                                                   ctx->token_fp)
+               != NGX_OK)
+        {
+            rec->pos = NULL;
+            return;
+        }
+    }
+
+    fp.len = NGX_HTTP_CDM_STOP_FINGERPRINT_LEN;
+
+    if (ctx->caller_token.len) {
+        fp.data = ctx->caller_fp;
+        ngx_http_cdm_stop_record_text(rec, "client_token", &fp, fp.len);
+    }
+
+    if (ctx->injected) {
+        fp.data = ctx->token_fp;
+        ngx_http_cdm_stop_record_text(rec, "injected_token", &fp, fp.len);
+        ngx_http_cdm_stop_record_number(rec, "token_generation",
+                                        ctx->generation);
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_record_answer(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
+{
+    ngx_str_t  *name;
+
+    ngx_http_cdm_stop_record_number(rec, "status", status);
+
+    if (ctx->error) {
+        name = (ngx_str_t *) &ctx->error->code;
+        ngx_http_cdm_stop_record_text(rec, "error_code", name, name->len);
+    }
+
+    if (ctx->upstream_name.len) {
+        ngx_http_cdm_stop_record_text(rec, "upstream", &ctx->upstream_name,
+                                      NGX_HTTP_CDM_STOP_FIELD);
+    }
+
+    if (ctx->upstream_status) {
+        ngx_http_cdm_stop_record_number(rec, "upstream_status",
+                                        ctx->upstream_status);
+    }
+
+    if (ctx->upstream_request_id.len) {
+        ngx_http_cdm_stop_record_text(rec, "upstream_request_id",
+                                      &ctx->upstream_request_id,
+                                      NGX_HTTP_CDM_STOP_FIELD);
+    }
+
+    name = ngx_http_cdm_stop_verdict_name(ctx->verdict.verdict);
+    ngx_http_cdm_stop_record_text(rec, "verdict", name, name->len);
+
+    if (ctx->verdict.code.len) {
+        ngx_http_cdm_stop_record_text(rec, "cdm_code", &ctx->verdict.code,
+                                      NGX_HTTP_CDM_STOP_FIELD);
+    }
+
+    if (ctx->verdict.message.len) {
+        ngx_http_cdm_stop_record_text(rec, "cdm_message",
+                                      &ctx->verdict.message,
+                                      NGX_HTTP_CDM_STOP_MESSAGE);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_record_end(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    if (rec->pos == NULL || rec->end - rec->pos < 2) {
+        ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
+                      "audit record could not be built");
+        return NGX_ERROR;
+    }
+
+    *rec->pos++ = '}';
+    *rec->pos++ = LF;
+
+    return ngx_http_cdm_stop_audit_write(r, ctx->conf->audit, rec->start,
+                                         rec->pos - rec->start);
+}
+
+
+static void
+ngx_http_cdm_stop_record_key(ngx_http_cdm_stop_record_t *rec, char *key)
+{
+    size_t  len;
+
+    len = ngx_strlen(key);
+
+    if (rec->pos == NULL) {
+        return;
+    }
+
+    if ((size_t) (rec->end - rec->pos) < len + sizeof(",\"\":") - 1) {
+        rec->pos = NULL;
+        return;
+    }
+
+    rec->pos = ngx_sprintf(rec->pos, ",\"%s\":", key);
+}
+
+
+static void
+ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec, char *key,
+    ngx_str_t *value, size_t max)
+{
+    ngx_http_cdm_stop_record_key(rec, key);
+
+    if (rec->pos == NULL) {
+        return;
+    }
+
+    if (rec->end - rec->pos < 2) {
+        rec->pos = NULL;
+        return;
+    }
+
+    *rec->pos++ = '"';
+
+    /* room for the closing quote is kept */
+
+    rec->pos = ngx_http_cdm_stop_json_text(rec->pos, rec->end - 1, value, max);
+
+    if (rec->pos) {
+        *rec->pos++ = '"';
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_record_number(ngx_http_cdm_stop_record_t *rec, char *key,
+    int64_t value)
+{
+    ngx_http_cdm_stop_record_key(rec, key);
+
+    if (rec->pos == NULL) {
+        return;
+    }
+
+    if ((size_t) (rec->end - rec->pos) < NGX_INT64_LEN) {
+        rec->pos = NULL;
+        return;
+    }
+
+    rec->pos = ngx_sprintf(rec->pos, "%L", value);
+}

@@ -1,0 +1,286 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_cdm_stop_text.h"
+
+
+/* shortest piece of a secret that counts as the secret showing */
+#define NGX_HTTP_CDM_STOP_PIECE  8
+
+/* shortest run of token characters that is redacted for its look alone */
+#define NGX_HTTP_CDM_STOP_RUN    20
+
+
+static ngx_uint_t ngx_http_cdm_stop_text_unsafe(uint32_t c);
+static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
+static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
+static void ngx_http_cdm_stop_redact_pieces(u_char *p, size_t len,
+    ngx_str_t *secret);
+static void ngx_http_cdm_stop_redact_after(ngx_str_t *text, char *key);
+
+
+uint32_t
+ngx_http_cdm_stop_utf8_decode(u_char **p, u_char *last)
+{
+    u_char      *s;
+    size_t       n, i;
+    uint32_t     c, min;
+
+    s = *p;
+    c = *s;
+
+    *p = s + 1;
+
+    if (c < 0x80) {
+        return c;
+    }
+
+    if (c >= 0xc2 && c <= 0xdf) {
+        n = 1;
+        c &= 0x1f;
+        min = 0x80;
+
+    } else if (c >= 0xe0 && c <= 0xef) {
+        n = 2;
+        c &= 0x0f;
+        min = 0x800;
+
+    } else if (c >= 0xf0 && c <= 0xf4) {
+        n = 3;
+        c &= 0x07;
+        min = 0x10000;
+
+    } else {
+        return NGX_HTTP_CDM_STOP_BAD_UTF8;
+    }
+
+    if ((size_t) (last - s) <= n) {
+        return NGX_HTTP_CDM_STOP_BAD_UTF8;
+    }
+
+    for (i = 1; i <= n; i++) {
+
+        if ((s[i] & 0xc0) != 0x80) {
+            return NGX_HTTP_CDM_STOP_BAD_UTF8;
+        }
+
+        c = (c << 6) | (s[i] & 0x3f);
+    }
+
+    if (c < min || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) {
+        return NGX_HTTP_CDM_STOP_BAD_UTF8;
+    }
+
+    *p = s + n + 1;
+
+    return c;
+}
+
+
+u_char *
+ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
+    size_t max)
+{
+    size_t      n;
+    u_char     *p, *start, *last, *stop;
+    uint32_t    c;
+
+    p = src->data;
+    last = p + src->len;
+    stop = (src->len > max) ? p + max : last;
+
+    while (p < stop) {
+
+        start = p;
+        c = ngx_http_cdm_stop_utf8_decode(&p, last);
+
+        if (p > stop) {
+            break;
+        }
+
+        /* the longest form of one character is \uXXXX */
+
+        if (end - dst < 6) {
+            return NULL;
+        }
+
+        if (c == NGX_HTTP_CDM_STOP_BAD_UTF8) {
+            dst = ngx_cpymem(dst, "\xef\xbf\xbd", 3);
+
+        } else if (c == '"' || c == '\\') {
+            *dst++ = '\\';
+            *dst++ = (u_char) c;
+
+        } else if (ngx_http_cdm_stop_text_unsafe(c)) {
+            dst = ngx_sprintf(dst, "\\u%04xD", c);
+
+        } else {
+            n = p - start;
+            dst = ngx_cpymem(dst, start, n);
+        }
+    }
+
+    if (src->len > max) {
+
+        if (end - dst < 3) {
+            return NULL;
+        }
+
+        dst = ngx_cpymem(dst, "\xe2\x80\xa6", 3);
+    }
+
+    return dst;
+}
+
+
+static ngx_uint_t
+ngx_http_cdm_stop_text_unsafe(uint32_t c)
+{
+    if (c < 0x20 || (c >= 0x7f && c <= 0x9f)) {
+        return 1;
+    }
+
+    /* U+2028, U+2029 end a line for many readers; the rest reorders text */
+
+    return c == 0x61c || c == 0x200e || c == 0x200f
+           || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069)
+           || c == 0xfeff;
+}
+
+
+void
+ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret)
+{
+    size_t   len;
+    u_char  *p, *last, *start;
+
+    /* APIG echoes the canonical request, all headers included, behind this */
+
+    ngx_http_cdm_stop_redact_after(text, "canonicalRequest");
+    ngx_http_cdm_stop_redact_after(text, "SDK-HMAC");
+    ngx_http_cdm_stop_redact_after(text, "Signature=");
+    ngx_http_cdm_stop_redact_after(text, "Access=");
+
+    p = text->data;
+    last = p + text->len;
+
+    while (p < last) {
+
+        if (!ngx_http_cdm_stop_token_char(*p)) {
+            p++;
+            continue;
+        }
+
+        start = p;
+
+        while (p < last && ngx_http_cdm_stop_token_char(*p)) {
+            p++;
+        }
+
+        len = p - start;
+
+        if (ngx_http_cdm_stop_looks_secret(start, len)) {
+            ngx_memset(start, '*', len);
+            continue;
+        }
+
+        ngx_http_cdm_stop_redact_pieces(start, len, secret);
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_redact_after(ngx_str_t *text, char *key)
+{
+    size_t   n;
+    u_char  *p;
+
+    n = ngx_strlen(key);
+
+    p = ngx_strlcasestrn(text->data, text->data + text->len, (u_char *) key,
+                         n - 1);
+    if (p == NULL) {
+        return;
+    }
+
+    text->len = p + n - text->data;
+}
+
+
+static ngx_uint_t
+ngx_http_cdm_stop_token_char(u_char c)
+{
+    return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
+           || c == '+' || c == '/' || c == '=' || c == '_' || c == '-';
+}
+
+
+static ngx_uint_t
+ngx_http_cdm_stop_looks_secret(u_char *p, size_t len)
+{
+    size_t      i;
+    ngx_uint_t  upper, lower, digit, hex;
+
+    if (len < NGX_HTTP_CDM_STOP_RUN) {
+        return 0;
+    }
+
+    upper = 0;
+    lower = 0;
+    digit = 0;
+    hex = 0;
+
+    for (i = 0; i < len; i++) {
+
+        if (p[i] >= '0' && p[i] <= '9') {
+            digit++;
+            hex++;
+
+        } else if (p[i] >= 'A' && p[i] <= 'Z') {
+            upper++;
+
+        } else if (p[i] >= 'a' && p[i] <= 'z') {
+            lower++;
+            hex += (p[i] <= 'f');
+        }
+    }
+
+    /* ids of projects, clusters and requests are hex of 32 or 36 bytes */
+
+    if (hex == len) {
+        return len > 36;
+    }
+
+    return upper && lower && digit;
+}
+
+
+static void
+ngx_http_cdm_stop_redact_pieces(u_char *p, size_t len, ngx_str_t *secret)
+{
+    size_t   i, j, n;
+
+    n = NGX_HTTP_CDM_STOP_PIECE;
+
+    if (len < n || secret->len < n) {
+        return;
+    }
+
+    for (i = 0; i + n <= len; i++) {
+
+        for (j = 0; j + n <= secret->len; j++) {
+
+            if (p[i] == secret->data[j]
+                && ngx_memcmp(p + i, secret->data + j, n) == 0)
+            {
+                ngx_memset(p, '*', len);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#ifndef _NGX_HTTP_CDM_STOP_TEXT_H_INCLUDED_
+#define _NGX_HTTP_CDM_STOP_TEXT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+#define NGX_HTTP_CDM_STOP_BAD_UTF8  0xffffffff
+
+
+/*
+ * Decodes one character of strict UTF-8 (RFC 3629: no overlong form, no
+ * surrogate, nothing above U+10FFFF) at *p and moves *p behind it.  Returns
+ * the code point; on a malformed sequence returns NGX_HTTP_CDM_STOP_BAD_UTF8
+ * and moves *p by one byte.  Expects *p < last.
+ */
+uint32_t ngx_http_cdm_stop_utf8_decode(u_char **p, u_char *last);
+
+/*
+ * Writes src as the inside of a JSON string to [dst, end): at most max bytes
+ * of src, cut before a character that does not fit in whole and then ended
+ * by an ellipsis.  Malformed UTF-8 becomes U+FFFD; controls (C0, DEL, C1),
+ * line and paragraph separators and bidirectional controls are written as
+ * \uXXXX, so that a record stays one line that a terminal shows as it is.
+ * Returns the new end, or NULL if the text does not fit.
+ */
+u_char *ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
+    size_t max);
+
+/*
+ * Overwrites in place what looks like a credential in a message of CDM or
+ * IAM: signatures, access keys, long runs with the look of a token, and every
+ * piece of 8 or more bytes of the given secret (may be empty).
+ */
+void ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret);
+
+
+#endif /* _NGX_HTTP_CDM_STOP_TEXT_H_INCLUDED_ */

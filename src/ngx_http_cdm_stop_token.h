@@ -1,0 +1,118 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#ifndef _NGX_HTTP_CDM_STOP_TOKEN_H_INCLUDED_
+#define _NGX_HTTP_CDM_STOP_TOKEN_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_cdm_stop_iam.h"
+#include "ngx_http_cdm_stop_target.h"
+
+
+#define NGX_HTTP_CDM_STOP_DIGEST_LEN       32
+#define NGX_HTTP_CDM_STOP_FINGERPRINT_LEN  32
+
+/* a zone holds at least a few tokens of 32 KB beside their bookkeeping */
+#define NGX_HTTP_CDM_STOP_ZONE_MIN         (256 * 1024)
+
+/* back-off after a failed exchange, in milliseconds */
+#define NGX_HTTP_CDM_STOP_BACKOFF_MIN      1000
+#define NGX_HTTP_CDM_STOP_BACKOFF_MAX      60000
+
+/* rest after a refused credential, since IAM locks accounts: 15 minutes */
+#define NGX_HTTP_CDM_STOP_HOLD             900000
+
+
+typedef enum {
+    NGX_HTTP_CDM_STOP_FAIL_NONE = 0,
+    NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
+    NGX_HTTP_CDM_STOP_FAIL_ANSWER,
+    NGX_HTTP_CDM_STOP_FAIL_THROTTLED,
+    NGX_HTTP_CDM_STOP_FAIL_REFUSED
+} ngx_http_cdm_stop_fail_e;
+
+
+/* what an entry of the cache is found by */
+
+typedef struct {
+    u_char                     digest[NGX_HTTP_CDM_STOP_DIGEST_LEN];
+    u_char                     project[NGX_HTTP_CDM_STOP_PROJECT_LEN];
+} ngx_http_cdm_stop_key_t;
+
+
+typedef struct {
+    uint64_t                   id;          /* 0 is no lease */
+    int64_t                    until;
+} ngx_http_cdm_stop_lease_t;
+
+
+/* what a look-up found */
+
+typedef struct {
+    size_t                     len;         /* of the token */
+    uint64_t                   generation;
+    int64_t                    retry;       /* milliseconds until next try */
+    ngx_http_cdm_stop_fail_e   fail;
+    ngx_http_cdm_stop_lease_t  lease;       /* filled if it is now ours */
+} ngx_http_cdm_stop_found_t;
+
+
+/*
+ * cdm_stop_zone: checks and reserves the zone.  Returns NULL after an error
+ * has been logged.
+ */
+ngx_shm_zone_t *ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name,
+    ssize_t size);
+
+/*
+ * Looks for a token that is good now.  Returns
+ *   NGX_OK        there is one; found->len and generation are set,
+ *   NGX_BUSY      none, and IAM is left alone for found->retry milliseconds
+ *                 because of found->fail,
+ *   NGX_AGAIN     none, and somebody asks IAM for it,
+ *   NGX_DONE      none, and the caller has to ask IAM: found->lease is the
+ *                 caller's for timeout milliseconds,
+ *   NGX_ERROR     the zone is full.
+ */
+ngx_int_t ngx_http_cdm_stop_token_find(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_msec_t timeout,
+    ngx_http_cdm_stop_found_t *found);
+
+/*
+ * Copies the token of the key to dst, if it is good now and has at most size
+ * bytes.  Returns its length and sets generation, or returns 0.
+ */
+size_t ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, u_char *dst, size_t size,
+    uint64_t *generation);
+
+/*
+ * Ends a lease with a token.  Returns NGX_OK, NGX_DECLINED if the lease was
+ * lost meanwhile and the token is not kept, NGX_ERROR if the zone is full.
+ */
+ngx_int_t ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
+    ngx_str_t *token, ngx_http_cdm_stop_grant_t *grant);
+
+/*
+ * Ends a lease without a token: IAM is left alone for a while that grows with
+ * each failure.  Returns the milliseconds of it.
+ */
+int64_t ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
+    ngx_http_cdm_stop_fail_e fail);
+
+/*
+ * Writes the keyed fingerprint of a token, 32 hexadecimal digits.  Its key is
+ * made with the zone and never leaves it.
+ */
+ngx_int_t ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone,
+    ngx_str_t *token, u_char *dst);
+
+
+#endif /* _NGX_HTTP_CDM_STOP_TOKEN_H_INCLUDED_ */

@@ -1,0 +1,407 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+static void ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
+    ngx_http_cdm_stop_upstream_conf_t *conf);
+static void ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static ngx_int_t ngx_http_cdm_stop_process_header(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r);
+static void ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc);
+static void ngx_http_cdm_stop_conclude(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_fail(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+
+extern ngx_module_t  ngx_http_proxy_module;
+
+
+ngx_http_upstream_conf_t *
+ngx_http_cdm_stop_proxy_conf(void **loc_conf)
+{
+    /* the first member of a configuration that is proxy's own business */
+
+    return loc_conf[ngx_http_proxy_module.ctx_index];
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_upstream_t                *u;
+    ngx_http_cdm_stop_upstream_conf_t  *conf;
+
+    u = r->upstream;
+
+    conf = ngx_palloc(r->pool, sizeof(ngx_http_cdm_stop_upstream_conf_t));
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_cdm_stop_take_conf(r, conf);
+
+    /* "proxy_store" would write the answer to a file */
+
+    u->store = 0;
+
+    ctx->http_version = r->http_version;
+    ctx->process_header = u->process_header;
+    ctx->finalize_request = u->finalize_request;
+
+    u->process_header = ngx_http_cdm_stop_process_header;
+    u->finalize_request = ngx_http_cdm_stop_finalize;
+
+    /*
+     * Core began to watch the client before it asked us.  A stop that is on
+     * its way goes on without the client, and its outcome is recorded.
+     */
+
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    return NGX_OK;
+}
+
+
+/* a copy for this request: the configuration itself is read-only */
+
+static void
+ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
+    ngx_http_cdm_stop_upstream_conf_t *conf)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    conf->conf = *u->conf;
+    conf->free = NULL;
+
+    conf->conf.ignore_client_abort = 1;
+    conf->conf.intercept_errors = 0;
+
+    /* a stop goes to another peer only if it was not sent */
+
+    conf->conf.next_upstream &= NGX_HTTP_UPSTREAM_FT_ERROR
+                                |NGX_HTTP_UPSTREAM_FT_TIMEOUT
+                                |NGX_HTTP_UPSTREAM_FT_NOLIVE
+                                |NGX_HTTP_UPSTREAM_FT_OFF;
+
+    /* CDM does not steer this gateway */
+
+    conf->conf.ignore_headers |= NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT
+                                 |NGX_HTTP_UPSTREAM_IGN_XA_EXPIRES
+                                 |NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE
+                                 |NGX_HTTP_UPSTREAM_IGN_XA_BUFFERING
+                                 |NGX_HTTP_UPSTREAM_IGN_XA_CHARSET;
+
+    u->conf = &conf->conf;
+}
+
+
+void
+ngx_http_cdm_stop_take_peer(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t                *u;
+    ngx_http_cdm_stop_upstream_conf_t  *conf;
+
+    u = r->upstream;
+    conf = (ngx_http_cdm_stop_upstream_conf_t *) u->conf;
+
+    conf->free = u->peer.free;
+    u->peer.free = ngx_http_cdm_stop_free_peer;
+}
+
+
+/*
+ * Called before core decides whether the next peer is tried: once a byte may
+ * have left, there is no next peer.
+ */
+
+static void
+ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state)
+{
+    ngx_http_upstream_t                *u;
+    ngx_http_cdm_stop_upstream_conf_t  *conf;
+
+    u = (ngx_http_upstream_t *)
+            ((u_char *) pc - offsetof(ngx_http_upstream_t, peer));
+    conf = (ngx_http_cdm_stop_upstream_conf_t *) u->conf;
+
+    if (u->request_sent) {
+        conf->conf.next_upstream = 0;
+    }
+
+    conf->free(pc, data, state);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_process_header(ngx_http_request_t *r)
+{
+    ngx_int_t                 rc;
+    ngx_http_upstream_t      *u;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    u = r->upstream;
+    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+    /* proxy moves its own pointer from the status line to the header */
+
+    for ( ;; ) {
+
+        u->process_header = ctx->process_header;
+
+        rc = u->process_header(r);
+
+        ctx->process_header = u->process_header;
+        u->process_header = ngx_http_cdm_stop_process_header;
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        if (u->headers_in.status_n == 0) {
+
+            /* no status line, which is a "200" of HTTP/0.9 to proxy */
+
+            r->http_version = ctx->http_version;
+            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        }
+
+        if (u->headers_in.status_n >= NGX_HTTP_OK) {
+            break;
+        }
+
+        if (ngx_http_cdm_stop_skip_interim(r) != NGX_OK) {
+            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        }
+
+        ctx->process_header = u->process_header;
+        u->process_header = ngx_http_cdm_stop_process_header;
+
+        if (u->buffer.pos == u->buffer.last) {
+            return NGX_AGAIN;
+        }
+    }
+
+    ngx_http_cdm_stop_read_header(r, ctx);
+
+    return NGX_OK;
+}
+
+
+/* an interim answer, such as 103, is followed by the real one */
+
+static ngx_int_t
+ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u->headers_in.status_n == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "CDM sent 101 to a request without \"Upgrade\"");
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(&u->headers_in, sizeof(ngx_http_upstream_headers_in_t));
+    u->headers_in.content_length_n = -1;
+    u->headers_in.last_modified_time = -1;
+
+    if (ngx_list_init(&u->headers_in.headers, r->pool, 8,
+                      sizeof(ngx_table_elt_t))
+        != NGX_OK
+        || ngx_list_init(&u->headers_in.trailers, r->pool, 2,
+                         sizeof(ngx_table_elt_t))
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    u->state->status = 0;
+    u->keepalive = 0;
+    u->upgrade = 0;
+
+    /* proxy starts again with a status line */
+
+    return u->reinit_request(r);
+}
+
+
+static void
+ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_uint_t                       i;
+    ngx_list_part_t                 *part;
+    ngx_table_elt_t                 *h;
+    ngx_http_upstream_headers_in_t  *headers;
+
+    headers = &r->upstream->headers_in;
+
+    ctx->upstream_status = headers->status_n;
+
+    part = &headers->headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                break;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == sizeof("x-request-id") - 1
+            && ngx_strncmp(h[i].lowcase_key, "x-request-id", h[i].key.len)
+               == 0)
+        {
+            ctx->upstream_request_id = h[i].value;
+            h[i].hash = 0;
+            continue;
+        }
+
+        /* a token in an answer is for nobody, $upstream_http_name included */
+
+        if (ngx_http_cdm_stop_is_token_header(h[i].key.data, h[i].key.len)
+            || (h[i].key.len == sizeof("x-subject-token") - 1
+                && ngx_strncmp(h[i].lowcase_key, "x-subject-token",
+                               h[i].key.len)
+                   == 0))
+        {
+            ngx_explicit_memzero(h[i].value.data, h[i].value.len);
+            h[i].value.len = 0;
+            h[i].hash = 0;
+        }
+    }
+}
+
+
+/*
+ * Core calls this when it is done with CDM and before it tells the client,
+ * whose header our filter still holds back.
+ */
+
+static void
+ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_upstream_t      *u;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    u = r->upstream;
+    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+    if (u->request_sent) {
+        ctx->attempts++;
+    }
+
+    if (u->state && u->state->peer) {
+        ctx->upstream_name = *u->state->peer;
+    }
+
+    /*
+     * While the header is held back, an error means that CDM's answer was
+     * cut.  Later on, the client may be gone in the midst of a long answer.
+     */
+
+    if (ctx->released || (ctx->held && rc == NGX_OK)) {
+        ngx_http_cdm_stop_conclude(r, ctx);
+
+    } else {
+        ngx_http_cdm_stop_fail(r, ctx);
+    }
+
+    ngx_http_cdm_stop_wipe_connection(u->peer.connection);
+
+    if (ctx->request_header.data) {
+        ngx_explicit_memzero(ctx->request_header.data,
+                             ctx->request_header.len);
+    }
+
+    ctx->finalize_request(r, rc);
+}
+
+
+static void
+ngx_http_cdm_stop_conclude(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_str_t  body, token;
+
+    body.data = ctx->body;
+    body.len = ctx->body_len;
+
+    ngx_http_cdm_stop_verdict_read(&ctx->verdict, ctx->upstream_status,
+                                   ctx->overflow ? NULL : &body, r->pool);
+
+    /* the request that was sent ends with the token and two line breaks */
+
+    token.len = ctx->token.len;
+    token.data = ctx->request_header.data + ctx->request_header.len
+                 - (sizeof(CRLF CRLF) - 1) - token.len;
+
+    ngx_http_cdm_stop_redact(&ctx->verdict.message, &token);
+    ngx_http_cdm_stop_redact(&ctx->verdict.code, &token);
+
+    ngx_http_cdm_stop_record_outcome(r, ctx, ctx->upstream_status);
+}
+
+
+static void
+ngx_http_cdm_stop_fail(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ctx->failed = 1;
+
+    if (r->upstream->request_sent) {
+        ctx->error = &ngx_http_cdm_stop_no_answer;
+        ctx->verdict.verdict = NGX_HTTP_CDM_STOP_UNKNOWN;
+
+    } else {
+        ctx->error = &ngx_http_cdm_stop_unreachable;
+        ctx->verdict.verdict = NGX_HTTP_CDM_STOP_NOT_SENT;
+    }
+
+    ngx_http_cdm_stop_record_outcome(r, ctx, ctx->error->status);
+
+    if (ctx->held) {
+
+        /* core believes that a header was sent, and would just hang up */
+
+        (void) ngx_http_cdm_stop_send_answer(r, ctx);
+    }
+}
+
+
+void
+ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c)
+{
+    ngx_buf_t  *b;
+
+    if (c == NULL || c->ssl == NULL) {
+        return;
+    }
+
+    b = c->ssl->buf;
+
+    if (b && b->start) {
+        ngx_explicit_memzero(b->start, b->end - b->start);
+    }
+}

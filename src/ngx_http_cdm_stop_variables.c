@@ -1,0 +1,277 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+static ngx_int_t ngx_http_cdm_stop_variable_stop(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_text(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_id(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_code(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_verdict(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_attempts(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_wait(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_set(ngx_http_variable_value_t *v,
+    ngx_str_t *value);
+
+
+static ngx_http_variable_t  ngx_http_cdm_stop_vars[] = {
+
+    { ngx_string("cdm_stop"), NULL, ngx_http_cdm_stop_variable_stop,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_project_id"), NULL,
+      ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, target.project),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_cluster_id"), NULL,
+      ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, target.cluster),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_job_name"), NULL, ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, target.job),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_request_id"), NULL, ngx_http_cdm_stop_variable_id,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_error_code"), NULL, ngx_http_cdm_stop_variable_code,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_verdict"), NULL, ngx_http_cdm_stop_variable_verdict,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_token_status"), NULL,
+      ngx_http_cdm_stop_variable_token, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_attempts"), NULL,
+      ngx_http_cdm_stop_variable_attempts, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_wait_time"), NULL, ngx_http_cdm_stop_variable_wait,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
+
+
+ngx_int_t
+ngx_http_cdm_stop_add_variables(ngx_conf_t *cf)
+{
+    ngx_http_variable_t  *var, *v;
+
+    for (v = ngx_http_cdm_stop_vars; v->name.len; v++) {
+        var = ngx_http_add_variable(cf, &v->name, v->flags);
+        if (var == NULL) {
+            return NGX_ERROR;
+        }
+
+        var->get_handler = v->get_handler;
+        var->data = v->data;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_stop(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->target.job.len == 0) {
+        *v = ngx_http_variable_null_value;
+        return NGX_OK;
+    }
+
+    *v = ngx_http_variable_true_value;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_text(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_variable_set(v,
+                                      (ngx_str_t *) ((u_char *) ctx + data));
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_id(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t                 id;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    id.len = sizeof(ctx->id);
+    id.data = ctx->id;
+
+    return ngx_http_cdm_stop_variable_set(v, &id);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_code(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->error == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_variable_set(v, (ngx_str_t *) &ctx->error->code);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_verdict(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || (!ctx->outcome && !ctx->refused)) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_variable_set(v,
+                       ngx_http_cdm_stop_verdict_name(ctx->verdict.verdict));
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+    static ngx_str_t          none = ngx_string("NONE");
+    static ngx_str_t          hit = ngx_string("HIT");
+    static ngx_str_t          waited = ngx_string("WAIT");
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->target.job.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    if (!ctx->injected || ctx->token_len == 0) {
+        return ngx_http_cdm_stop_variable_set(v, &none);
+    }
+
+    return ngx_http_cdm_stop_variable_set(v, ctx->waited ? &waited : &hit);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_attempts(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t                 value;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->target.job.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    value.data = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.len = ngx_sprintf(value.data, "%ui", ctx->attempts) - value.data;
+
+    return ngx_http_cdm_stop_variable_set(v, &value);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_wait(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t                 value;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->target.job.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    value.data = ngx_pnalloc(r->pool, NGX_INT64_LEN + 4);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.len = ngx_sprintf(value.data, "%L.%03L", ctx->wait_time / 1000,
+                            ctx->wait_time % 1000)
+                - value.data;
+
+    return ngx_http_cdm_stop_variable_set(v, &value);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_set(ngx_http_variable_value_t *v, ngx_str_t *value)
+{
+    if (value->len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->len = value->len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->data = value->data;
+
+    return NGX_OK;
+}

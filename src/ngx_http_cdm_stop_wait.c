@@ -1,0 +1,348 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+/*
+ * The requests of this worker that wait for one token.  A group lives from
+ * the first waiting request to the last one; who asks IAM, and whether it is
+ * this worker, is not its concern.
+ */
+
+typedef struct {
+    ngx_queue_t                     link;       /* in worker->groups */
+    ngx_queue_t                     requests;
+    ngx_http_cdm_stop_key_t         key;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+    ngx_http_cdm_stop_identity_t   *identity;
+    ngx_event_t                     poll;
+} ngx_http_cdm_stop_group_t;
+
+
+static ngx_int_t ngx_http_cdm_stop_wait_done(ngx_http_cdm_stop_ctx_t *ctx,
+    ngx_http_cdm_stop_found_t *found, ngx_int_t rc);
+static ngx_int_t ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
+    ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_ctx_t *ctx);
+static ngx_http_cdm_stop_group_t *ngx_http_cdm_stop_group_find(
+    ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_key_t *key);
+static ngx_http_cdm_stop_group_t *ngx_http_cdm_stop_group_create(
+    ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key);
+static void ngx_http_cdm_stop_group_free(ngx_http_cdm_stop_group_t *group);
+static void ngx_http_cdm_stop_poll_handler(ngx_event_t *ev);
+static void ngx_http_cdm_stop_wake_handler(ngx_event_t *ev);
+static ngx_int_t ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    ngx_http_cdm_stop_found_t *found);
+
+
+ngx_int_t
+ngx_http_cdm_stop_wait(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_int_t                       rc;
+    ngx_http_cdm_stop_found_t       found;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ctx->waiting) {
+
+        /* a write event of the client runs the phases again */
+
+        return NGX_AGAIN;
+    }
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    rc = ngx_http_cdm_stop_find(cdmcf, ctx->conf->identity, &ctx->key, &found);
+
+    if (rc != NGX_AGAIN) {
+        return ngx_http_cdm_stop_wait_done(ctx, &found, rc);
+    }
+
+    if (!ctx->waited) {
+        ctx->waited = 1;
+        ctx->wait_start = ngx_http_cdm_stop_now();
+        ctx->wait_end = ctx->wait_start + ctx->conf->wait;
+    }
+
+    if (ngx_http_cdm_stop_now() >= ctx->wait_end
+        || cdmcf->worker->waiting >= NGX_HTTP_CDM_STOP_WAITING_MAX)
+    {
+        found.retry = NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+        return ngx_http_cdm_stop_wait_done(ctx, &found, NGX_BUSY);
+    }
+
+    return ngx_http_cdm_stop_wait_add(r, cdmcf, ctx);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_wait_done(ngx_http_cdm_stop_ctx_t *ctx,
+    ngx_http_cdm_stop_found_t *found, ngx_int_t rc)
+{
+    if (ctx->waited) {
+        ctx->wait_time = ngx_http_cdm_stop_now() - ctx->wait_start;
+    }
+
+    ctx->token_len = found->len;
+
+    if (rc != NGX_BUSY) {
+        return rc;
+    }
+
+    ctx->retry_after = found->retry;
+
+    return (found->fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) ? NGX_BUSY
+                                                           : NGX_DONE;
+}
+
+
+/* finds a token or sees to it that somebody asks for one: NGX_AGAIN then */
+
+static ngx_int_t
+ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    ngx_http_cdm_stop_found_t *found)
+{
+    ngx_int_t   rc;
+    ngx_msec_t  lease;
+
+    /* the owner of a lease gives up before the lease ends */
+
+    lease = identity->timeout + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+
+    rc = ngx_http_cdm_stop_token_find(cdmcf->zone, key, lease, found);
+
+    if (rc != NGX_DONE) {
+        return rc;
+    }
+
+    if (ngx_http_cdm_stop_fetch(cdmcf, identity, key, &found->lease)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_AGAIN;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
+    ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_cdm_stop_group_t  *group;
+
+    group = ngx_http_cdm_stop_group_find(cdmcf, &ctx->key);
+
+    if (group == NULL) {
+        group = ngx_http_cdm_stop_group_create(cdmcf, ctx->conf->identity,
+                                               &ctx->key);
+        if (group == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_queue_insert_tail(&group->requests, &ctx->queue);
+    cdmcf->worker->waiting++;
+    ctx->waiting = 1;
+
+    /* the cleanup of the context ends the wait if the client leaves */
+
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_core_run_phases;
+
+    if (r->connection->read->ready) {
+        ngx_post_event(r->connection->read, &ngx_posted_events);
+
+    } else if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ctx->wake.handler = ngx_http_cdm_stop_wake_handler;
+    ctx->wake.data = r;
+    ctx->wake.log = r->connection->log;
+
+    ngx_add_timer(&ctx->wake,
+                  (ngx_msec_t) (ctx->wait_end - ngx_http_cdm_stop_now()));
+
+    r->connection->log->action = "waiting for IAM token";
+
+    return NGX_AGAIN;
+}
+
+
+static ngx_http_cdm_stop_group_t *
+ngx_http_cdm_stop_group_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_key_t *key)
+{
+    ngx_queue_t                *q;
+    ngx_http_cdm_stop_group_t  *group;
+
+    for (q = ngx_queue_head(&cdmcf->worker->groups);
+         q != ngx_queue_sentinel(&cdmcf->worker->groups);
+         q = ngx_queue_next(q))
+    {
+        group = ngx_queue_data(q, ngx_http_cdm_stop_group_t, link);
+
+        if (ngx_memcmp(&group->key, key, sizeof(ngx_http_cdm_stop_key_t)) == 0)
+        {
+            return group;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_http_cdm_stop_group_t *
+ngx_http_cdm_stop_group_create(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key)
+{
+    ngx_http_cdm_stop_group_t  *group;
+
+    group = ngx_calloc(sizeof(ngx_http_cdm_stop_group_t), ngx_cycle->log);
+    if (group == NULL) {
+        return NULL;
+    }
+
+    group->key = *key;
+    group->cdmcf = cdmcf;
+    group->identity = identity;
+
+    ngx_queue_init(&group->requests);
+    ngx_queue_insert_tail(&cdmcf->worker->groups, &group->link);
+
+    /* another worker may hold the lease, and it cannot tell us of its end */
+
+    group->poll.handler = ngx_http_cdm_stop_poll_handler;
+    group->poll.data = group;
+    group->poll.log = ngx_cycle->log;
+
+    ngx_add_timer(&group->poll, NGX_HTTP_CDM_STOP_POLL);
+
+    return group;
+}
+
+
+static void
+ngx_http_cdm_stop_group_free(ngx_http_cdm_stop_group_t *group)
+{
+    if (group->poll.timer_set) {
+        ngx_del_timer(&group->poll);
+    }
+
+    ngx_queue_remove(&group->link);
+
+    ngx_free(group);
+}
+
+
+static void
+ngx_http_cdm_stop_poll_handler(ngx_event_t *ev)
+{
+    ngx_int_t                       rc;
+    ngx_http_cdm_stop_key_t         key;
+    ngx_http_cdm_stop_found_t       found;
+    ngx_http_cdm_stop_group_t      *group;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    group = ev->data;
+
+    if (ngx_queue_empty(&group->requests)) {
+        ngx_http_cdm_stop_group_free(group);
+        return;
+    }
+
+    /* a fetch that fails at once wakes the group, which frees it */
+
+    ngx_add_timer(ev, NGX_HTTP_CDM_STOP_POLL);
+
+    key = group->key;
+    cdmcf = group->cdmcf;
+
+    rc = ngx_http_cdm_stop_find(cdmcf, group->identity, &key, &found);
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_cdm_stop_wake(cdmcf, &key);
+    }
+}
+
+
+void
+ngx_http_cdm_stop_wake(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_key_t *key)
+{
+    ngx_queue_t                *q;
+    ngx_http_cdm_stop_ctx_t    *ctx;
+    ngx_http_cdm_stop_group_t  *group;
+
+    group = ngx_http_cdm_stop_group_find(cdmcf, key);
+
+    if (group == NULL) {
+        return;
+    }
+
+    /*
+     * A resumed request may run to its end and start others: they are resumed
+     * by the event loop and not from within whatever called us.
+     */
+
+    while (!ngx_queue_empty(&group->requests)) {
+
+        q = ngx_queue_head(&group->requests);
+        ctx = ngx_queue_data(q, ngx_http_cdm_stop_ctx_t, queue);
+
+        ngx_queue_remove(q);
+        cdmcf->worker->waiting--;
+        ctx->waiting = 0;
+
+        if (ctx->wake.timer_set) {
+            ngx_del_timer(&ctx->wake);
+        }
+
+        ngx_post_event(&ctx->wake, &ngx_posted_events);
+    }
+
+    ngx_http_cdm_stop_group_free(group);
+}
+
+
+/* the wait is over: there is news of the token, or the time is up */
+
+static void
+ngx_http_cdm_stop_wake_handler(ngx_event_t *ev)
+{
+    ngx_connection_t               *c;
+    ngx_http_request_t             *r;
+    ngx_http_cdm_stop_ctx_t        *ctx;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    r = ev->data;
+    c = r->connection;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+    if (ctx->waiting) {
+        cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+        ngx_queue_remove(&ctx->queue);
+        cdmcf->worker->waiting--;
+        ctx->waiting = 0;
+    }
+
+    ngx_http_set_log_request(c->log, r);
+
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_core_run_phases;
+
+    ngx_http_core_run_phases(r);
+
+    ngx_http_run_posted_requests(c);
+}
