@@ -192,6 +192,8 @@ ngx_http_cdm_stop_fetch_connection(ngx_log_t *log)
     c->send = ngx_send;
     c->recv_chain = ngx_recv_chain;
     c->send_chain = ngx_send_chain;
+    c->read->handler = ngx_http_empty_handler;
+    c->write->handler = ngx_http_empty_handler;
     c->write->ready = 1;
     c->start_time = ngx_current_msec;
     c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);

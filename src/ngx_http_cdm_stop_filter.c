@@ -306,9 +306,12 @@ ngx_http_cdm_stop_release(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
         return NGX_ERROR;
     }
 
-    b->pos = ctx->body;
-    b->last = ctx->body + ctx->body_len;
-    b->memory = (ctx->body_len != 0);
+    if (ctx->body_len) {
+        b->memory = 1;
+        b->pos = ctx->body;
+        b->last = ctx->body + ctx->body_len;
+    }
+
     b->last_buf = last;
     b->last_in_chain = last;
 

@@ -478,7 +478,8 @@ ngx_http_cdm_stop_identity_target(ngx_conf_t *cf,
     }
 
     if (url->family == AF_UNIX
-        || ngx_strlchr(url->uri.data, url->uri.data + url->uri.len, '?'))
+        || (url->uri.len
+            && ngx_strlchr(url->uri.data, url->uri.data + url->uri.len, '?')))
     {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
                                      "\"uri %V\" of identity \"%V\" must be "
@@ -490,6 +491,10 @@ ngx_http_cdm_stop_identity_target(ngx_conf_t *cf,
     /* https://host, https://host/ and https://host/v3 mean the same */
 
     base = url->uri;
+
+    if (base.len == 0) {
+        ngx_str_set(&base, "");
+    }
 
     if (base.len && base.data[base.len - 1] == '/') {
         base.len--;

@@ -252,13 +252,16 @@ ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
 
         cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
-        if (ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
-                                                &ctx->caller_token,
-                                                ctx->caller_fp)
-            != NGX_OK
-            || ngx_http_cdm_stop_token_fingerprint(cdmcf->zone, &ctx->token,
-                                                   ctx->token_fp)
-               != NGX_OK)
+        if ((ctx->caller_token.len
+             && ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
+                                                    &ctx->caller_token,
+                                                    ctx->caller_fp)
+                != NGX_OK)
+            || (ctx->injected
+                && ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
+                                                       &ctx->token,
+                                                       ctx->token_fp)
+                   != NGX_OK))
         {
             rec->pos = NULL;
             return;

@@ -90,6 +90,10 @@ ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
     u_char     *p, *start, *last, *stop;
     uint32_t    c;
 
+    if (src->len == 0) {
+        return dst;
+    }
+
     p = src->data;
     last = p + src->len;
     stop = (src->len > max) ? p + max : last;
@@ -158,6 +162,10 @@ ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret)
 {
     size_t   len;
     u_char  *p, *last, *start;
+
+    if (text->len == 0) {
+        return;
+    }
 
     /* APIG echoes the canonical request, all headers included, behind this */
 
