@@ -21,7 +21,7 @@ static char *ngx_http_cdm_stop_resolve(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static char *ngx_http_cdm_stop_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_cdm_stop(ngx_conf_t *cf, ngx_command_t *cmd,
+static char *ngx_http_cdm_stop_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_cdm_stop_pass_header(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -71,7 +71,7 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
 
     { ngx_string("cdm_stop"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_cdm_stop,
+      ngx_http_cdm_stop_directive,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -465,7 +465,7 @@ ngx_http_cdm_stop_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
 
 static char *
-ngx_http_cdm_stop(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+ngx_http_cdm_stop_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_cdm_stop_loc_conf_t *cdcf = conf;
 

@@ -200,8 +200,8 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_http_cdm_stop_key_t         key;
     ngx_str_t                       token;      /* that CDM gets; wiped */
     size_t                          token_len;  /* when it was looked up */
-    u_char                          caller_fp[NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
-    u_char                          token_fp[NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
+    ngx_http_cdm_stop_fingerprint_t caller_fp;
+    ngx_http_cdm_stop_fingerprint_t token_fp;
     uint64_t                        generation;
 
     /* waiting for IAM */
@@ -435,6 +435,14 @@ ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
 
 char *ngx_http_cdm_stop_identity_block(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+/*
+ * Where the identity's IAM is, how it is reached and checked, and the digest
+ * that tells this identity's tokens from those of others.  Logs what is wrong
+ * and returns NGX_ERROR.
+ */
+ngx_int_t ngx_http_cdm_stop_endpoint(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
 
 /*
  * Reads a secret of at most 64 KB, cuts one line feed at its end.  Logs what

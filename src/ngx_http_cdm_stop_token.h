@@ -45,6 +45,10 @@ typedef struct {
 } ngx_http_cdm_stop_key_t;
 
 
+typedef u_char  ngx_http_cdm_stop_fingerprint_t[
+                                            NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
+
+
 typedef struct {
     uint64_t                   id;          /* 0 is no lease */
     int64_t                    until;

@@ -1,0 +1,554 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_fetch.h"
+
+
+static void ngx_http_cdm_stop_exchange_cleanup(void *data);
+static ngx_int_t ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_exchange_reinit(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_exchange_status_line(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
+    ngx_http_cdm_stop_fetch_t *f);
+static ngx_int_t ngx_http_cdm_stop_exchange_filter_init(void *data);
+static ngx_int_t ngx_http_cdm_stop_exchange_filter(void *data, ssize_t bytes);
+static ngx_int_t ngx_http_cdm_stop_exchange_chunked(
+    ngx_http_cdm_stop_fetch_t *f, ssize_t bytes);
+static ngx_int_t ngx_http_cdm_stop_exchange_append(
+    ngx_http_cdm_stop_fetch_t *f, u_char *p, size_t len);
+static void ngx_http_cdm_stop_exchange_abort(ngx_http_request_t *r);
+static void ngx_http_cdm_stop_exchange_finalize(ngx_http_request_t *r,
+    ngx_int_t rc);
+static void ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f);
+
+
+ngx_int_t
+ngx_http_cdm_stop_exchange(ngx_http_cdm_stop_fetch_t *f)
+{
+    ngx_http_request_t        *r;
+    ngx_http_cleanup_t        *cln;
+    ngx_http_upstream_t       *u;
+    ngx_http_cdm_stop_ctx_t   *ctx;
+
+    r = f->request;
+
+    /* first, so that the lease is ended whatever fails below */
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        ngx_http_cdm_stop_fetch_end(f, NGX_ERROR);
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_cdm_stop_exchange_cleanup;
+    cln->data = f;
+
+    /* tells our filters that nothing of this request is sent anywhere */
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_cdm_stop_ctx_t));
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->fetch = f;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_cdm_stop_module);
+
+    if (ngx_http_upstream_create(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    u = r->upstream;
+
+    u->conf = &f->identity->upstream;
+    u->output.tag = (ngx_buf_tag_t) &ngx_http_cdm_stop_module;
+
+    if (f->identity->ssl) {
+        u->ssl = 1;
+        ngx_str_set(&u->schema, "https://");
+
+    } else {
+        ngx_str_set(&u->schema, "http://");
+    }
+
+    u->create_request = ngx_http_cdm_stop_exchange_create;
+    u->reinit_request = ngx_http_cdm_stop_exchange_reinit;
+    u->process_header = ngx_http_cdm_stop_exchange_status_line;
+    u->abort_request = ngx_http_cdm_stop_exchange_abort;
+    u->finalize_request = ngx_http_cdm_stop_exchange_finalize;
+
+    u->input_filter_init = ngx_http_cdm_stop_exchange_filter_init;
+    u->input_filter = ngx_http_cdm_stop_exchange_filter;
+    u->input_filter_ctx = r;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_cdm_stop_exchange_cleanup(void *data)
+{
+    ngx_http_cdm_stop_fetch_t *f = data;
+
+    if (!f->ended) {
+        ngx_http_cdm_stop_fetch_end(f, NGX_ERROR);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r)
+{
+    size_t                            len;
+    ngx_buf_t                        *b;
+    ngx_str_t                         body;
+    ngx_chain_t                      *cl;
+    ngx_http_cdm_stop_ctx_t          *ctx;
+    ngx_http_cdm_stop_fetch_t        *f;
+    ngx_http_cdm_stop_credentials_t   credentials;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+    f = ctx->fetch;
+
+    credentials = f->identity->credentials;
+    credentials.project.len = NGX_HTTP_CDM_STOP_PROJECT_LEN;
+    credentials.project.data = f->key.project;
+
+    if (ngx_http_cdm_stop_iam_body(r->pool, &credentials, &body) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    len = sizeof("POST  HTTP/1.1" CRLF
+                 "Host: " CRLF
+                 "Content-Type: application/json;charset=utf8" CRLF
+                 "Content-Length: " CRLF
+                 "Accept: application/json" CRLF
+                 "User-Agent: ngx_http_cdm_stop_module/"
+                 NGX_HTTP_CDM_STOP_VERSION CRLF
+                 "Connection: close" CRLF CRLF) - 1
+          + f->identity->path.len + f->identity->host.len + NGX_SIZE_T_LEN
+          + body.len;
+
+    b = ngx_create_temp_buf(r->pool, len);
+    if (b == NULL) {
+        ngx_explicit_memzero(body.data, body.len);
+        return NGX_ERROR;
+    }
+
+    b->last = ngx_sprintf(b->last,
+                          "POST %V HTTP/1.1" CRLF
+                          "Host: %V" CRLF
+                          "Content-Type: application/json;charset=utf8" CRLF
+                          "Content-Length: %uz" CRLF
+                          "Accept: application/json" CRLF
+                          "User-Agent: ngx_http_cdm_stop_module/"
+                          NGX_HTTP_CDM_STOP_VERSION CRLF
+                          "Connection: close" CRLF CRLF,
+                          &f->identity->path, &f->identity->host, body.len);
+
+    b->last = ngx_cpymem(b->last, body.data, body.len);
+
+    ngx_explicit_memzero(body.data, body.len);
+
+    f->output.data = b->start;
+    f->output.len = b->end - b->start;
+
+    /* without it the TLS layer would keep the request in its buffer */
+
+    b->flush = 1;
+
+    cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    r->upstream->request_bufs = cl;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_reinit(ngx_http_request_t *r)
+{
+    /* IAM got the request: it is not sent again, see next_upstream */
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_status_line(ngx_http_request_t *r)
+{
+    ngx_int_t                   rc;
+    ngx_http_upstream_t        *u;
+    ngx_http_cdm_stop_ctx_t    *ctx;
+    ngx_http_cdm_stop_fetch_t  *f;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+    f = ctx->fetch;
+    u = r->upstream;
+
+    rc = ngx_http_parse_status_line(r, &u->buffer, &f->status);
+
+    if (rc == NGX_AGAIN) {
+        return rc;
+    }
+
+    if (rc == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent no valid HTTP/1.1 header");
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    u->state->status = f->status.code;
+    u->headers_in.status_n = f->status.code;
+
+    f->answer.status = f->status.code;
+    f->answer.date = (time_t) NGX_ERROR;
+
+    u->process_header = ngx_http_cdm_stop_exchange_header;
+
+    return ngx_http_cdm_stop_exchange_header(r);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r)
+{
+    ngx_int_t                 rc;
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+
+    for ( ;; ) {
+
+        rc = ngx_http_parse_header_line(r, &r->upstream->buffer, 1);
+
+        if (rc == NGX_OK) {
+
+            if (ngx_http_cdm_stop_exchange_header_line(r, ctx->fetch)
+                != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+
+            continue;
+        }
+
+        if (rc == NGX_HTTP_PARSE_HEADER_DONE) {
+            return NGX_OK;
+        }
+
+        if (rc == NGX_AGAIN) {
+            return NGX_AGAIN;
+        }
+
+        /* it may hold a token, so it is not logged */
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent an invalid header line");
+
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
+    ngx_http_cdm_stop_fetch_t *f)
+{
+    u_char     *p;
+    size_t      len;
+    ngx_str_t   name, value;
+
+    name.data = r->header_name_start;
+    name.len = r->header_name_end - r->header_name_start;
+
+    value.data = r->header_start;
+    value.len = r->header_end - r->header_start;
+
+#define ngx_http_cdm_stop_header_is(s)                                        \
+    (name.len == sizeof(s) - 1                                                \
+     && ngx_strncasecmp(name.data, (u_char *) s, sizeof(s) - 1) == 0)
+
+    if (ngx_http_cdm_stop_header_is("X-Subject-Token")) {
+
+        /* the buffer that the header is in is used again for the body */
+
+        if (f->answer.tokens++ == 0) {
+
+            len = ngx_min(value.len, NGX_HTTP_CDM_STOP_TOKEN_LEN + 1);
+
+            p = ngx_pnalloc(r->pool, len + 1);
+            if (p == NULL) {
+                return NGX_ERROR;
+            }
+
+            ngx_memcpy(p, value.data, len);
+
+            f->answer.token.data = p;
+            f->answer.token.len = len;
+        }
+
+    } else if (ngx_http_cdm_stop_header_is("Content-Length")) {
+        r->upstream->headers_in.content_length_n = ngx_atoof(value.data,
+                                                             value.len);
+
+        if (r->upstream->headers_in.content_length_n < 0) {
+            r->upstream->headers_in.content_length_n = 0;
+            f->encoded = 1;
+        }
+
+    } else if (ngx_http_cdm_stop_header_is("Transfer-Encoding")) {
+
+        if (value.len == sizeof("chunked") - 1
+            && ngx_strncasecmp(value.data, (u_char *) "chunked", value.len)
+               == 0)
+        {
+            r->upstream->headers_in.chunked = 1;
+
+        } else {
+            f->encoded = 1;
+        }
+
+    } else if (ngx_http_cdm_stop_header_is("Content-Encoding")) {
+        f->encoded = 1;
+
+    } else if (ngx_http_cdm_stop_header_is("Date")) {
+        f->answer.date = ngx_parse_http_time(value.data, value.len);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_filter_init(void *data)
+{
+    ngx_http_request_t *r = data;
+
+    ngx_http_upstream_t        *u;
+    ngx_http_cdm_stop_ctx_t    *ctx;
+    ngx_http_cdm_stop_fetch_t  *f;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+    f = ctx->fetch;
+    u = r->upstream;
+
+    if (f->encoded) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent a body of unknown length or encoding");
+        return NGX_ERROR;
+    }
+
+    f->body_size = NGX_HTTP_CDM_STOP_IAM_BODY_LEN;
+
+    if (u->headers_in.chunked) {
+        u->length = 1;
+
+    } else {
+
+        u->length = u->headers_in.content_length_n;
+
+        if (u->length > (off_t) f->body_size) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "IAM sent too big body");
+            return NGX_ERROR;
+        }
+
+        if (u->length >= 0) {
+            f->body_size = (size_t) u->length;
+            f->complete = (u->length == 0);
+        }
+    }
+
+    f->answer.body.data = ngx_pnalloc(r->pool, f->body_size + 1);
+    if (f->answer.body.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_filter(void *data, ssize_t bytes)
+{
+    ngx_http_request_t *r = data;
+
+    ngx_http_upstream_t        *u;
+    ngx_http_cdm_stop_ctx_t    *ctx;
+    ngx_http_cdm_stop_fetch_t  *f;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+    f = ctx->fetch;
+    u = r->upstream;
+
+    if (u->headers_in.chunked) {
+        return ngx_http_cdm_stop_exchange_chunked(f, bytes);
+    }
+
+    if (u->length == -1) {
+        return ngx_http_cdm_stop_exchange_append(f, u->buffer.last, bytes);
+    }
+
+    if (bytes > u->length) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent more data than specified in "
+                      "\"Content-Length\"");
+        return NGX_ERROR;
+    }
+
+    u->length -= bytes;
+    f->complete = (u->length == 0);
+
+    return ngx_http_cdm_stop_exchange_append(f, u->buffer.last, bytes);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_chunked(ngx_http_cdm_stop_fetch_t *f, ssize_t bytes)
+{
+    size_t                size;
+    ngx_buf_t             b;
+    ngx_int_t             rc;
+    ngx_http_request_t   *r;
+    ngx_http_upstream_t  *u;
+
+    r = f->request;
+    u = r->upstream;
+
+    ngx_memzero(&b, sizeof(ngx_buf_t));
+
+    b.pos = u->buffer.last;
+    b.last = u->buffer.last + bytes;
+
+    for ( ;; ) {
+
+#if (nginx_version >= 1027002)
+        rc = ngx_http_parse_chunked(r, &b, &f->chunked, 0);
+#else
+        rc = ngx_http_parse_chunked(r, &b, &f->chunked);
+#endif
+
+        if (rc == NGX_OK) {
+
+            size = (size_t) ngx_min(b.last - b.pos, f->chunked.size);
+
+            if (ngx_http_cdm_stop_exchange_append(f, b.pos, size) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            b.pos += size;
+            f->chunked.size -= size;
+
+            continue;
+        }
+
+        if (rc == NGX_DONE) {
+            u->length = 0;
+            f->complete = 1;
+            return NGX_OK;
+        }
+
+        if (rc == NGX_AGAIN) {
+            return NGX_OK;
+        }
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent invalid chunked body");
+
+        return NGX_ERROR;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_append(ngx_http_cdm_stop_fetch_t *f, u_char *p,
+    size_t len)
+{
+    if (len > f->body_size - f->answer.body.len) {
+        ngx_log_error(NGX_LOG_ERR, f->request->connection->log, 0,
+                      "IAM sent too big body");
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(f->answer.body.data + f->answer.body.len, p, len);
+    f->answer.body.len += len;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_cdm_stop_exchange_abort(ngx_http_request_t *r)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "abort request to IAM");
+}
+
+
+static void
+ngx_http_cdm_stop_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_upstream_t        *u;
+    ngx_http_cdm_stop_ctx_t    *ctx;
+    ngx_http_cdm_stop_fetch_t  *f;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
+    f = ctx->fetch;
+    u = r->upstream;
+
+    /* "post_action" of the server does not apply */
+
+    r->post_action = 1;
+    r->uri_changes = 0;
+
+    /* a body that ends with the connection */
+
+    if (rc == NGX_OK && u->length == -1 && !u->headers_in.chunked) {
+        f->complete = 1;
+    }
+
+    ngx_http_cdm_stop_fetch_end(f, rc);
+    ngx_http_cdm_stop_exchange_wipe(f);
+}
+
+
+static void
+ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f)
+{
+    ngx_http_upstream_t  *u;
+
+    u = f->request->upstream;
+
+    if (f->output.data) {
+        ngx_explicit_memzero(f->output.data, f->output.len);
+    }
+
+    if (f->answer.token.data) {
+        ngx_explicit_memzero(f->answer.token.data, f->answer.token.len);
+    }
+
+    if (f->answer.body.data) {
+        ngx_explicit_memzero(f->answer.body.data, f->answer.body.len);
+    }
+
+    if (u->buffer.start) {
+        ngx_explicit_memzero(u->buffer.start, u->buffer.end - u->buffer.start);
+    }
+
+    ngx_http_cdm_stop_wipe_connection(u->peer.connection);
+}

@@ -1,0 +1,62 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#ifndef _NGX_HTTP_CDM_STOP_FETCH_H_INCLUDED_
+#define _NGX_HTTP_CDM_STOP_FETCH_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+/*
+ * One exchange with IAM.  It is a request without a client, on a connection
+ * of its own whose other end is closed, with nginx's upstream as its content:
+ * so it outlives the request that needed it.  docs/DESIGN.md tells why.
+ */
+
+typedef struct {
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+    ngx_http_cdm_stop_identity_t    *identity;
+    ngx_http_request_t              *request;
+    ngx_http_cdm_stop_key_t          key;
+    ngx_http_cdm_stop_lease_t        lease;
+
+    ngx_event_t                      deadline;
+    ngx_log_t                        log;
+    ngx_http_log_ctx_t               log_ctx;
+    ngx_http_connection_t            hc;
+    ngx_http_addr_conf_t             addr_conf;
+
+    ngx_str_t                        output;    /* with the secret; wiped */
+    ngx_http_status_t                status;
+    ngx_http_chunked_t               chunked;
+    ngx_http_cdm_stop_iam_answer_t   answer;
+    size_t                           body_size;
+
+    unsigned                         complete:1;
+    unsigned                         encoded:1;
+    unsigned                         timedout:1;
+    unsigned                         ended:1;
+} ngx_http_cdm_stop_fetch_t;
+
+
+/*
+ * Makes nginx's upstream, with the callbacks of an HTTP client, the content
+ * of f->request.  Returns NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_exchange(ngx_http_cdm_stop_fetch_t *f);
+
+/*
+ * Ends the lease with what the exchange brought, once, and wakes who waits.
+ * rc is NGX_OK if the exchange came to its end.
+ */
+void ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc);
+
+
+#endif /* _NGX_HTTP_CDM_STOP_FETCH_H_INCLUDED_ */
