@@ -1,0 +1,122 @@
+# Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+
+# The tools of the build are in t/build; "make help" lists the goals.
+
+OLD = 1.22.1
+STABLE = 1.26.3
+
+MODULE = $(CURDIR)/build/dynamic/ngx_http_cdm_stop_module.so
+
+JOBS ?= $(shell nproc)
+TESTS ?= t
+FUZZ_TIME ?= 60
+
+PROVE = prove --jobs $(JOBS) --timer --recurse -It/lib
+
+SANITIZE = \
+	ASAN_OPTIONS=detect_odr_violation=0:abort_on_error=0 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	LSAN_OPTIONS=suppressions=$(CURDIR)/t/build/lsan.supp:print_suppressions=0
+
+export JOBS V
+
+.PHONY: all deps deps-test deps-static deps-asan deps-all static asan \
+	variants test test-asan test-all fuzz keystone style demo run clean \
+	help FORCE
+
+# goals are cheap to repeat and some of them share a directory
+.NOTPARALLEL:
+
+
+all: deps
+	@t/build/dynamic.sh
+
+deps:
+	@t/build/deps.sh build
+
+deps-test:
+	@t/build/deps.sh build test
+
+deps-static:
+	@t/build/deps.sh build static
+
+deps-asan:
+	@t/build/deps.sh build test asan
+
+deps-all:
+	@t/build/deps.sh build test static asan keystone
+
+static: deps-static
+	@t/build/static.sh plain $(OLD)
+	@t/build/static.sh plain $(STABLE)
+
+static-%: deps-static FORCE
+	@t/build/static.sh plain $*
+
+asan: asan-$(OLD)
+
+asan-%: deps-asan FORCE
+	@t/build/static.sh asan $*
+
+variants: deps-static
+	@t/build/static.sh nothreads $(OLD)
+	@t/build/static.sh nohttp2 $(STABLE)
+
+
+test: deps-test all
+	@TEST_NGINX_MODULE=$(MODULE) $(PROVE) $(TESTS)
+
+test-asan: test-asan-$(OLD)
+
+test-asan-%: asan-% FORCE
+	@$(SANITIZE) TEST_NGINX_MODULE= \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-asan-$*/nginx \
+		$(PROVE) $(TESTS)
+
+test-static-%: deps-test static-% FORCE
+	@TEST_NGINX_MODULE= \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-$*/nginx \
+		$(PROVE) $(TESTS)
+
+test-all: deps-all style test test-asan test-static-$(OLD) \
+	test-static-$(STABLE) variants fuzz
+
+style: deps-test all
+	@prove -It/lib t/style.t
+
+keystone: deps-test
+	@t/build/deps.sh keystone
+	@$(MAKE) --no-print-directory test TESTS=t/keystone.t
+
+fuzz: deps-asan
+	@t/build/fuzz.sh $(FUZZ_TIME)
+
+
+demo: deps-test all
+	@t/demo
+
+run: deps-test all
+	@t/demo --run
+
+clean:
+	rm -rf build
+
+help:
+	@echo "make              the dynamic module for the installed nginx"
+	@echo "make demo         shows one stop from the call to the records"
+	@echo "make run          the gateway of the demo, in the foreground"
+	@echo "make test         all tests; TESTS=t/uri.t for one of them"
+	@echo "make test-asan    the same under AddressSanitizer and UBSan"
+	@echo "make test-static-VERSION"
+	@echo "                  the same with nginx $(OLD) or $(STABLE), linked in"
+	@echo "make test-all     every test on every build"
+	@echo "make keystone     the test against a real OpenStack Keystone"
+	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
+	@echo "make style        the style of the sources"
+	@echo "make deps         installs the Debian packages that are missing"
+	@echo "make deps-all     the same, for all of the above"
+	@echo "make static asan variants"
+	@echo "                  builds alone, without tests"
+	@echo "make clean        removes build/"
+	@echo
+	@echo "V=1 shows the commands of a build, JOBS=n runs n of them at a time."

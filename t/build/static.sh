@@ -1,0 +1,102 @@
+#!/bin/bash
+
+# nginx with the module linked in:  static.sh FLAVOUR VERSION
+#
+#   plain        build/nginx-VERSION/nginx
+#   asan         build/nginx-asan-VERSION/nginx, clang with ASan and UBSan
+#   nothreads    build/nginx-nothreads-VERSION/nginx, no threads, no debug log
+#   nohttp2      build/nginx-nohttp2-VERSION/nginx, no HTTP/2
+
+. "$(dirname "$0")/common.sh"
+
+test $# = 2 || fail "usage: $0 plain|asan|nothreads|nohttp2 VERSION"
+
+flavour=$1
+version=$2
+
+test -f "$root/config" || fail "there is no config script in $root"
+
+"$(dirname "$0")/source.sh" "$version"
+
+src=$build/src/nginx-$version
+objs=$build/obj/$flavour-$version
+out=$build/nginx-$flavour-$version
+recipe="$recipe $root/t/build/ubsan.ignore"
+
+debug=--with-debug
+threads=--with-threads
+http2=--with-http_v2_module
+cc=cc
+cc_opt="-g -O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2"
+ld_opt=
+
+case $flavour in
+
+plain)
+    out=$build/nginx-$version
+    ;;
+
+asan)
+    # no sanitizer error is survived; the undefined behaviour known in
+    # nginx itself is listed in ubsan.ignore, our files are checked for all
+
+    cc=clang
+    sanitize="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    sanitize="$sanitize -fno-omit-frame-pointer"
+    cc_opt="-g -O1 $sanitize -DNGX_DEBUG_PALLOC=1"
+    cc_opt="$cc_opt -fsanitize-ignorelist=$root/t/build/ubsan.ignore"
+    ld_opt=$sanitize
+    ;;
+
+nothreads)
+    threads=
+    debug=
+    ;;
+
+nohttp2)
+    http2=
+    ;;
+
+*)
+    fail "unknown flavour \"$flavour\""
+    ;;
+
+esac
+
+lock
+
+configure_and_make "$objs" "$src" build \
+    --with-cc="$cc" \
+    --with-cc-opt="$cc_opt -ffile-prefix-map=$root=." \
+    --with-ld-opt="$ld_opt" \
+    --prefix=/usr/share/nginx \
+    --conf-path=/etc/nginx/nginx.conf \
+    --error-log-path=stderr \
+    --http-log-path=/var/log/nginx/access.log \
+    --pid-path=/run/nginx.pid \
+    --lock-path=/var/lock/nginx.lock \
+    --http-client-body-temp-path=/var/lib/nginx/body \
+    --http-proxy-temp-path=/var/lib/nginx/proxy \
+    --without-http_fastcgi_module \
+    --without-http_uwsgi_module \
+    --without-http_scgi_module \
+    --without-http_memcached_module \
+    --without-http_browser_module \
+    --without-http_autoindex_module \
+    --with-compat \
+    --with-pcre-jit \
+    --with-http_ssl_module \
+    --with-http_stub_status_module \
+    --with-http_realip_module \
+    --with-http_auth_request_module \
+    --with-http_dav_module \
+    --with-http_slice_module \
+    --with-http_addition_module \
+    --with-http_sub_module \
+    --with-http_gunzip_module \
+    --with-http_gzip_static_module \
+    --with-http_secure_link_module \
+    $debug $threads $http2 \
+    --add-module="$root"
+
+publish "$objs/nginx" "$out/nginx"
