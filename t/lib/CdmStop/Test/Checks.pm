@@ -1,0 +1,265 @@
+package CdmStop::Test::Checks;
+
+=head1 NAME
+
+CdmStop::Test::Checks - the part of CdmStop::Test that asserts after each test
+
+=head1 SYNOPSIS
+
+    $t->expect_log(qr/worker process \d+ exited on signal 9/);   # must appear
+    $t->allow_log(qr/could not build optimal/);                  # may appear
+    $t->done;              # stop, then:
+
+    no unexpected [alert], [emerg], [crit] in the error log
+    what was expected is there
+    no sanitizer report but those of nginx's own code
+    no worker died by a signal, nginx ended by itself with 0
+    no secret in files, answers, command lines, environments
+
+The checks are functions that return a list of findings, so that a test of the
+harness can call them: log_findings, sanitizer_findings, secret_findings.
+
+In debug lines nginx's core prints headers; these lines are known by their
+text and left out of the search, all others are searched.
+
+=cut
+
+use strict;
+use warnings;
+
+use File::Find ();
+use Test::More;
+
+sub expect_log {
+    my ($self, $re) = @_;
+
+    push @{$self->{expected}}, $re;
+    return $self;
+}
+
+sub allow_log {
+    my ($self, $re) = @_;
+
+    push @{$self->{allowed}}, $re;
+    return $self;
+}
+
+sub check_all {
+    my ($self, $status) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    report('no alerts in the error log', $self->log_findings);
+    report('what the log was to say', $self->missing_log);
+    report('no sanitizer report', $self->sanitizer_findings);
+    report('nginx ended well', $self->end_findings($status));
+    report('no secret in files and answers', $self->secret_findings);
+
+    return;
+}
+
+sub report {
+    my ($name, @findings) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    ok(!@findings, $name);
+    my $more = @findings - 20;
+    splice @findings, 20 if $more > 0;
+    diag($_) for @findings, $more > 0 ? "and $more more" : ();
+
+    return;
+}
+
+# All lines of the logs that nginx wrote of itself.
+
+sub log_lines {
+    my ($self) = @_;
+
+    my @lines;
+
+    for my $file (qw(startup.log error.log stderr.log)) {
+        push @lines, split /\n/, $self->read($file) if -e $self->path($file);
+    }
+
+    return @lines;
+}
+
+sub log_findings {
+    my ($self) = @_;
+
+    my @known = (@{$self->{expected}}, @{$self->{allowed}});
+    push @known, map { qr/worker process $_ exited on signal/ }
+                 keys %{$self->{killed}};
+    my %seen;
+
+    return grep { !$seen{$_}++ }
+           grep { my $line = $_; !grep { $line =~ $_ } @known }
+           grep { /\[(?:alert|emerg|crit)\]/ } $self->log_lines;
+}
+
+sub missing_log {
+    my ($self) = @_;
+
+    my @expected = @{$self->{expected}} or return ();
+    my @lines = $self->log_lines;
+
+    return map { my $re = $_; (grep { $_ =~ $re } @lines) ? () : "no line: $re" }
+           @expected;
+}
+
+sub end_findings {
+    my ($self, $status) = @_;
+
+    my @findings = $self->{stuck} ? ($self->{stuck}) : ();
+
+    push @findings, "nginx ended with wait status $status"
+        if $status && !@findings && !$self->{may_fail}
+        && !$self->only_known_reports;
+
+    return @findings;
+}
+
+# A sanitizer makes the exit status 23 even for what is not ours.
+
+sub only_known_reports {
+    my ($self) = @_;
+
+    return $self->{asan} && !$self->sanitizer_findings
+        && glob("$self->{dir}/sanitizer/report.*");
+}
+
+# Reports of ASan, UBSan and LSan that are not of nginx's own code alone.
+
+sub sanitizer_findings {
+    my ($self) = @_;
+
+    my @texts = map { $self->read($_) } glob "$self->{dir}/sanitizer/report*";
+    push @texts, map { -e $self->path($_) ? $self->read($_) : () }
+                 qw(stderr.log error.log startup.log);
+
+    return map { split_reports($_) } grep { /Sanitizer|runtime error:/ } @texts;
+}
+
+# Splits a text into reports and keeps those that count, shortened.
+
+sub split_reports {
+    my ($text) = @_;
+
+    my @reports;
+
+    push @reports, grep { ours_is_near_top($_) }
+        $text =~ /^(\S+:\d+:\d+: runtime error:.*(?:\n\s+#\d+.*)*)/mg;
+    push @reports, grep { is_our_leak($_) }
+        $text =~ /^((?:Direct|Indirect) leak of .*(?:\n\s+#\d+.*)*)/mg;
+
+    # memory errors count whoever made them
+    push @reports, $text =~
+        /(ERROR: (?:AddressSanitizer|MemorySanitizer).*(?:\n.*){0,25})/g;
+    push @reports, $text =~ /(AddressSanitizer: ?DEADLYSIGNAL)/g;
+    push @reports, $text =~ /(LeakSanitizer has encountered a fatal error)/g;
+
+    return @reports;
+}
+
+# Undefined behaviour counts where our code is the place or its caller.
+
+sub ours_is_near_top {
+    my ($report) = @_;
+
+    my @lines = split /\n/, $report;
+    splice @lines, 3;
+
+    return scalar grep { /ngx_http_cdm_stop/ } @lines;
+}
+
+# Leaks count unless the core's start code allocated without us.
+
+sub is_our_leak {
+    my ($report) = @_;
+
+    return 1 if $report =~ /ngx_http_cdm_stop/;
+    return $report !~ /\b(?:ngx_event_process_init|ngx_set_environment
+                          |ngx_init_setproctitle|ngx_save_argv)\b/x;
+}
+
+# Every file of the test, every answer, searched for every secret.
+
+sub secret_findings {
+    my ($self) = @_;
+
+    my $ledger = $self->{ledger};
+    my @findings;
+
+    for my $file ($self->files_to_search) {
+        my $content = $self->read($file);
+        $content = without_core_debug($content) if $content =~ /\[debug\]/;
+        push @findings, $ledger->search($content, short_name($self, $file));
+    }
+
+    # answers are many and small: searched together
+    my $all = join "\n", map { $_->[1] } @{$self->{answers}};
+
+    if ($ledger->search($all, 'answers')) {
+        push @findings, map { $ledger->search($_->[1], $_->[0]) }
+                        @{$self->{answers}};
+    }
+
+    return @findings;
+}
+
+sub short_name {
+    my ($self, $file) = @_;
+
+    $file =~ s{\A\Q$self->{dir}\E/}{};
+    return $file;
+}
+
+# All but what the stand-ins got, the secrets' own files, and core files.
+
+sub files_to_search {
+    my ($self) = @_;
+
+    my @files;
+
+    File::Find::find({ no_chdir => 1, wanted => sub {
+        if (-d $_ && m{\A\Q$self->{dir}\E/(?:standin|secrets|cores)\z}) {
+            $File::Find::prune = 1;
+            return;
+        }
+
+        push @files, $_ if -f $_ && -s _ && !$self->{secret_files}{$_};
+    } }, $self->{dir});
+
+    return sort @files;
+}
+
+# Text of debug lines in which nginx itself prints what passes through it. An
+# entry of several lines lasts until the next line that begins with a date.
+
+my $CORE = qr{
+    \A[\d/]+\x20[\d:]+\x20\[debug\]\x20\d+\#\d+:\x20(?:\*\d+\x20)?(?:
+        http2?\x20(?:(?:proxy|output)\x20)?(?:header|trailer):
+        | http\x20script\x20(?:copy|var|value|capture|regex):
+        | http\x20(?:map|regex\x20set|proxy\x20response)\b
+        | http2\x20table\x20add:
+    )
+}x;
+
+sub without_core_debug {
+    my ($log) = @_;
+
+    my ($kept, $skipping) = ('', 0);
+
+    for my $line (split /^/, $log) {
+        if ($line =~ m{\A\d{4}/\d\d/\d\d }) {
+            $skipping = $line =~ $CORE;
+        }
+
+        $kept .= $line unless $skipping;
+    }
+
+    return $kept;
+}
+
+1;

@@ -1,0 +1,126 @@
+package CdmStop::Test::Records;
+
+=head1 NAME
+
+CdmStop::Test::Records - the part of CdmStop::Test that reads JSON lines
+
+=head1 SYNOPSIS
+
+    my @records = $t->records('audit.jsonl');            # strict, or dies
+    my @two     = $t->wait_records('audit.jsonl', 2);    # bounded wait
+    my ($r)     = grep { $_->{stage} eq 'refused' } @records;
+
+A line must be valid UTF-8 without control characters, one JSON object of which
+no key is there twice, and end with a line feed. The error names file and line.
+
+=cut
+
+use strict;
+use warnings;
+
+use Encode ();
+use JSON::PP ();
+
+my $JSON = JSON::PP->new;
+
+sub records {
+    my ($self, $file) = @_;
+
+    my $path = $self->path($file // 'audit.jsonl');
+    return () unless -e $path;
+
+    return parse_lines($self->read($path), $path);
+}
+
+# Decodes the lines of a file; dies at the first that is no record.
+
+sub parse_lines {
+    my ($bytes, $name) = @_;
+
+    return () if $bytes eq '';
+
+    my @lines = split /\n/, $bytes, -1;
+    my $rest = pop @lines;
+    die "$name:" . (@lines + 1) . ": no line feed at the end\n" if $rest ne '';
+
+    my $number = 0;
+    return map { parse_line($_, "$name:" . ++$number) } @lines;
+}
+
+sub parse_line {
+    my ($line, $where) = @_;
+
+    die "$where: empty line\n" if $line eq '';
+    die "$where: control character\n" if $line =~ /[\x00-\x1f\x7f]/;
+
+    my $text = eval {
+        Encode::decode('UTF-8', my $copy = $line, Encode::FB_CROAK);
+    } // die "$where: not valid UTF-8\n";
+
+    my $record = eval { $JSON->decode($text) };
+    die "$where: no JSON: $@" if $@;
+    die "$where: no JSON object\n" if ref $record ne 'HASH';
+
+    my $twice = repeated_key($text);
+    die "$where: key \"$twice\" twice\n" if defined $twice;
+
+    return $record;
+}
+
+# The first key that an object of a valid JSON text has twice.
+
+sub repeated_key {
+    my ($text) = @_;
+
+    my @open;
+
+    while ($text =~ /\G(?:("(?:[^"\\]|\\.)*")(\s*:)?|([{\[])|([}\]])|[^"{}\[\]]+)/gs)
+    {
+        if ($3) {
+            push @open, {};
+
+        } elsif ($4) {
+            pop @open;
+
+        } elsif ($2) {
+            my $key = JSON::PP->new->allow_nonref->decode($1);
+            return $key if $open[-1]{$key}++;
+        }
+    }
+
+    return;
+}
+
+# Waits until a file has $n records, or until a sub is true for them.
+
+sub wait_records {
+    my ($self, $file, $until, %opt) = @_;
+
+    my @records;
+    my $enough = ref $until ? $until : sub { @_ >= $until };
+
+    $self->wait_for(sub {
+        my $path = $self->path($file);
+
+        # the last line may be on its way
+        my $bytes = -e $path ? $self->read($path) : '';
+        $bytes =~ s/[^\n]+\z//;
+        @records = parse_lines($bytes, $path);
+
+        return $enough->(@records);
+    }, what => 'records in ' . $file . (ref $until ? '' : " ($until)"), %opt);
+
+    return @records;
+}
+
+# Records of one request: stage => record.
+
+sub records_of {
+    my ($self, $file, $request_id) = @_;
+
+    return { map { $_->{stage} => $_ }
+             grep { ($_->{request_id} // '') eq $request_id }
+             $self->records($file) };
+}
+
+1;
