@@ -134,7 +134,7 @@ ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
     ngx_int_t   rc;
 
     scratch = ngx_pnalloc(r->pool,
-                          2 * ngx_max(r->unparsed_uri.len, r->uri.len) + 1);
+                          ngx_max(r->unparsed_uri.len, r->uri.len) + 1);
     if (scratch == NULL) {
         return NGX_ERROR;
     }
@@ -190,7 +190,7 @@ ngx_http_cdm_stop_early_ctx(ngx_http_request_t *r)
 
     /* nginx may act on an error page by now: what the client sent counts */
 
-    scratch = ngx_pnalloc(r->pool, 2 * r->unparsed_uri.len);
+    scratch = ngx_pnalloc(r->pool, r->unparsed_uri.len);
     if (scratch == NULL) {
         return NULL;
     }

@@ -14,8 +14,8 @@ typedef struct {
     u_char      *pos;           /* of the request that proxy_pass built */
     u_char      *last;
     u_char      *dst;           /* of the request that CDM gets */
+    off_t        length;        /* of the body, -1 is none */
     ngx_uint_t   marked;        /* what follows are the caller's headers */
-    ngx_uint_t   length;        /* lines that frame the body */
     ngx_uint_t   encoding;      /* Accept-Encoding lines */
 } ngx_http_cdm_stop_gate_t;
 
@@ -26,6 +26,7 @@ static const char *ngx_http_cdm_stop_gate_upstream(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static const char *ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
+static off_t ngx_http_cdm_stop_gate_body(ngx_chain_t *cl);
 static const char *ngx_http_cdm_stop_gate_request_line(
     ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx);
 static const char *ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate,
@@ -33,6 +34,8 @@ static const char *ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate,
 static const char *ngx_http_cdm_stop_gate_header(
     ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx,
     ngx_str_t *line);
+static const char *ngx_http_cdm_stop_gate_name(ngx_http_cdm_stop_gate_t *gate,
+    ngx_str_t *name, u_char *value, ngx_str_t *line);
 static void ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
@@ -176,6 +179,7 @@ static const char *
 ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
+    off_t                      body;
     size_t                     len;
     ngx_buf_t                 *b;
     ngx_str_t                  line;
@@ -188,12 +192,14 @@ ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
 
     gate.pos = b->pos;
     gate.last = b->last;
+    gate.length = -1;
 
     len = b->last - b->pos + ctx->canonical.len + ctx->token.len
           + sizeof("PUT  HTTP/1.1" CRLF
-                   "Content-Length: 0" CRLF
+                   "Content-Length: " CRLF
                    "Accept-Encoding: identity" CRLF
-                   "X-Auth-Token: " CRLF CRLF);
+                   "X-Auth-Token: " CRLF CRLF)
+          + NGX_OFF_T_LEN;
 
     ctx->request_header.data = ngx_pnalloc(r->pool, len);
     if (ctx->request_header.data == NULL) {
@@ -221,9 +227,21 @@ ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
         return error;
     }
 
-    if (gate.length > 1) {
-        return "its body is framed twice, remove \"proxy_set_header "
-               "Content-Length\" and \"proxy_set_header Transfer-Encoding\"";
+    body = gate.last - gate.pos
+           + ngx_http_cdm_stop_gate_body(r->upstream->request_bufs->next);
+
+    if (gate.length == -1 && gate.pos == gate.last) {
+        gate.length = body;
+
+    } else if (gate.length != body) {
+
+        /* CDM would read the rest of a body as the next request */
+
+        return "\"Content-Length\" is not that of its body, remove "
+               "\"proxy_set_header Content-Length\"";
+
+    } else {
+        gate.length = -1;
     }
 
     ngx_http_cdm_stop_gate_close(&gate, ctx);
@@ -235,6 +253,21 @@ ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
     }
 
     return NULL;
+}
+
+
+static off_t
+ngx_http_cdm_stop_gate_body(ngx_chain_t *cl)
+{
+    off_t  length;
+
+    length = 0;
+
+    for ( /* void */ ; cl; cl = cl->next) {
+        length += ngx_buf_size(cl->buf);
+    }
+
+    return length;
 }
 
 
@@ -303,8 +336,9 @@ static const char *
 ngx_http_cdm_stop_gate_header(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_str_t *line)
 {
-    u_char     *colon;
-    ngx_str_t   name;
+    u_char      *colon;
+    ngx_str_t    name;
+    const char  *error;
 
     colon = ngx_strlchr(line->data, line->data + line->len, ':');
 
@@ -326,26 +360,66 @@ ngx_http_cdm_stop_gate_header(ngx_http_cdm_stop_gate_t *gate,
         return NULL;
     }
 
-    if (ngx_http_cdm_stop_is_token_header(name.data, name.len)) {
+    error = ngx_http_cdm_stop_gate_name(gate, &name, colon + 1, line);
+
+    if (error) {
+        return error;
+    }
+
+    gate->dst = ngx_cpymem(gate->dst, line->data, line->len);
+    gate->dst = ngx_cpymem(gate->dst, CRLF, 2);
+
+    return NULL;
+}
+
+
+static const char *
+ngx_http_cdm_stop_gate_name(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *name,
+    u_char *value, ngx_str_t *line)
+{
+    off_t    n;
+    u_char  *last;
+
+    if (!ngx_http_cdm_stop_header_legal(name)) {
+        return "a header of it has no legal name";
+    }
+
+    if (ngx_http_cdm_stop_is_token_header(name->data, name->len)) {
         return "the configuration sets X-Auth-Token, remove "
                "\"proxy_set_header X-Auth-Token\"";
     }
 
 #define ngx_http_cdm_stop_gate_is(s)                                          \
-    (name.len == sizeof(s) - 1                                                \
-     && ngx_strncasecmp(name.data, (u_char *) s, sizeof(s) - 1) == 0)
+    (name->len == sizeof(s) - 1                                               \
+     && ngx_strncasecmp(name->data, (u_char *) s, sizeof(s) - 1) == 0)
 
-    if (ngx_http_cdm_stop_gate_is("Content-Length")
-        || ngx_http_cdm_stop_gate_is("Transfer-Encoding"))
-    {
-        gate->length++;
+    if (ngx_http_cdm_stop_gate_is("Transfer-Encoding")) {
+        return "\"Transfer-Encoding\" frames a body that has a length, remove "
+               "\"proxy_set_header Transfer-Encoding\"";
+    }
 
-    } else if (ngx_http_cdm_stop_gate_is("Accept-Encoding")) {
+    if (ngx_http_cdm_stop_gate_is("Accept-Encoding")) {
         gate->encoding++;
     }
 
-    gate->dst = ngx_cpymem(gate->dst, line->data, line->len);
-    gate->dst = ngx_cpymem(gate->dst, CRLF, 2);
+    if (!ngx_http_cdm_stop_gate_is("Content-Length")) {
+        return NULL;
+    }
+
+    last = line->data + line->len;
+
+    while (value < last && *value == ' ') {
+        value++;
+    }
+
+    n = ngx_atoof(value, last - value);
+
+    if (n == NGX_ERROR || gate->length != -1) {
+        return "\"Content-Length\" is repeated or no number, remove "
+               "\"proxy_set_header Content-Length\"";
+    }
+
+    gate->length = n;
 
     return NULL;
 }
@@ -359,9 +433,8 @@ ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
 
     p = gate->dst;
 
-    if (gate->length == 0) {
-        p = ngx_cpymem(p, "Content-Length: 0" CRLF,
-                       sizeof("Content-Length: 0" CRLF) - 1);
+    if (gate->length != -1) {
+        p = ngx_sprintf(p, "Content-Length: %O" CRLF, gate->length);
     }
 
     if (gate->encoding == 0) {

@@ -94,7 +94,7 @@ ngx_http_cdm_stop_subrequest(ngx_http_request_t *r)
     ngx_http_cdm_stop_ctx_t       *ctx;
     ngx_http_cdm_stop_loc_conf_t  *cdcf;
 
-    scratch = ngx_pnalloc(r->pool, 2 * r->uri.len + 1);
+    scratch = ngx_pnalloc(r->pool, r->uri.len + 1);
     if (scratch == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

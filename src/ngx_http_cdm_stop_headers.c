@@ -240,6 +240,30 @@ ngx_http_cdm_stop_header_forbidden(ngx_str_t *name)
 
 
 ngx_uint_t
+ngx_http_cdm_stop_header_legal(ngx_str_t *name)
+{
+    u_char  c;
+    size_t  i;
+
+    for (i = 0; i < name->len; i++) {
+
+        c = name->data[i];
+
+        if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
+        {
+            continue;
+        }
+
+        if (c <= 0x20 || c > 0x7e || ngx_strchr("\"(),/:;<=>?@[\\]{}", c)) {
+            return 0;
+        }
+    }
+
+    return name->len != 0;
+}
+
+
+ngx_uint_t
 ngx_http_cdm_stop_is_token_header(u_char *name, size_t len)
 {
     size_t  i;

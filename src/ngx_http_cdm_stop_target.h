@@ -45,7 +45,7 @@ typedef struct {
  *   NGX_ERROR     it is no stop as it stands, but some normalisation would
  *                 make it one (or its ids or name are not legal): refuse it,
  *   NGX_DECLINED  it is some other request.
- * scratch is working memory of at least 2 * uri->len bytes.
+ * scratch is working memory of at least uri->len bytes.
  *
  * Source: CDM API reference, StopJob and "URI of the APIs".
  */

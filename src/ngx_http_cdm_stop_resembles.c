@@ -1,0 +1,492 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_cdm_stop_target.h"
+
+
+#define NGX_HTTP_CDM_STOP_SEGMENTS  8
+
+/* more segments than this on top of those that fit are not told apart */
+#define NGX_HTTP_CDM_STOP_JUNK_MAX  63
+
+
+/* in a folded target, where control characters have been dropped */
+
+#define NGX_HTTP_CDM_STOP_SOFT      0x01    /* a slash to some readers */
+#define NGX_HTTP_CDM_STOP_ANY       0x02    /* a character beyond ASCII */
+#define NGX_HTTP_CDM_STOP_NUL       0x03    /* the end to some readers */
+
+
+/* a segment, read as far as its first semicolon */
+
+typedef struct {
+    ngx_uint_t  words[NGX_HTTP_CDM_STOP_SEGMENTS];  /* letters read, bits */
+    ngx_uint_t  len;            /* characters, those beyond ASCII left out */
+    ngx_uint_t  dots;
+    unsigned    parameters:1;
+} ngx_http_cdm_stop_segment_t;
+
+
+/*
+ * What may have been read so far: bit n of junk[m] is set if the path may be
+ * the first m segments of a stop and n others that ".." may yet remove.
+ */
+
+typedef struct {
+    uint64_t    junk[NGX_HTTP_CDM_STOP_SEGMENTS + 1];
+} ngx_http_cdm_stop_readings_t;
+
+
+static u_char *ngx_http_cdm_stop_decode(u_char *dst, u_char *src,
+    u_char *last);
+static u_char *ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst);
+static u_char *ngx_http_cdm_stop_fold(u_char *p, u_char *last);
+static uint32_t ngx_http_cdm_stop_lenient(u_char **p, u_char *last);
+static u_char *ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c);
+static void ngx_http_cdm_stop_segment_start(ngx_http_cdm_stop_segment_t *s);
+static void ngx_http_cdm_stop_segment_char(ngx_http_cdm_stop_segment_t *s,
+    u_char c);
+static ngx_uint_t ngx_http_cdm_stop_segment_fits(
+    ngx_http_cdm_stop_segment_t *s, ngx_uint_t m);
+static void ngx_http_cdm_stop_readings_add(ngx_http_cdm_stop_readings_t *r,
+    ngx_http_cdm_stop_segment_t *s, ngx_uint_t soft);
+static ngx_uint_t ngx_http_cdm_stop_readings_stop(
+    ngx_http_cdm_stop_readings_t *r, ngx_http_cdm_stop_segment_t *s,
+    ngx_uint_t soft);
+
+
+/* the fixed segments of a stop; an id or a name stands where it is empty */
+
+static ngx_str_t  ngx_http_cdm_stop_shape[NGX_HTTP_CDM_STOP_SEGMENTS] = {
+    ngx_string("v1.1"),
+    ngx_null_string,
+    ngx_string("clusters"),
+    ngx_null_string,
+    ngx_string("cdm"),
+    ngx_string("job"),
+    ngx_null_string,
+    ngx_string("stop")
+};
+
+
+/*
+ * Servers and proxies decode once, twice or segment by segment, resolve dots
+ * before or after that, cut parameters or not, merge slashes or not, in any
+ * order.  So what can be read in two ways is read in both: a slash that was
+ * an escape may end a segment or belong to it, a dot segment may count or be
+ * a name, an empty one may be there or not, and the target may end at each
+ * of ";", "#" and "?".  If one of these readings is a stop, uri resembles it.
+ */
+
+ngx_uint_t
+ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch)
+{
+    u_char                        *p, *last;
+    ngx_uint_t                     soft;
+    ngx_http_cdm_stop_segment_t    s;
+    ngx_http_cdm_stop_readings_t   r;
+
+    p = scratch;
+    last = ngx_http_cdm_stop_decode(p, uri->data, uri->data + uri->len);
+    last = ngx_http_cdm_stop_fold(p, last);
+
+    ngx_memzero(&r, sizeof(ngx_http_cdm_stop_readings_t));
+    r.junk[0] = 1;
+
+    if (p < last && (*p == '/' || *p == NGX_HTTP_CDM_STOP_SOFT)) {
+        p++;
+    }
+
+    soft = 0;
+    ngx_http_cdm_stop_segment_start(&s);
+
+    for ( /* void */ ; p < last; p++) {
+
+        switch (*p) {
+
+        case '/':
+        case NGX_HTTP_CDM_STOP_SOFT:
+            ngx_http_cdm_stop_readings_add(&r, &s, soft);
+
+            soft = (*p == NGX_HTTP_CDM_STOP_SOFT);
+            ngx_http_cdm_stop_segment_start(&s);
+            break;
+
+        case ';':
+        case '#':
+        case '?':
+        case '.':       /* "/stop.json" is "/stop" by Spring's suffix match */
+        case NGX_HTTP_CDM_STOP_NUL:
+            if (ngx_http_cdm_stop_readings_stop(&r, &s, soft)) {
+                return 1;
+            }
+
+            /* fall through */
+
+        default:
+            ngx_http_cdm_stop_segment_char(&s, *p);
+        }
+    }
+
+    return ngx_http_cdm_stop_readings_stop(&r, &s, soft);
+}
+
+
+/*
+ * Decodes until nothing is left to decode.  An escaped slash becomes a soft
+ * one; controls and blanks, which some parsers skip, are dropped.
+ */
+
+static u_char *
+ngx_http_cdm_stop_decode(u_char *dst, u_char *src, u_char *last)
+{
+    u_char  c, *end, *start;
+
+    start = dst;
+
+    while (src < last) {
+
+        c = *src++;
+
+        if (c <= 0x20 || c == 0x7f) {
+            continue;
+        }
+
+        *dst++ = c;
+
+        /* what was decoded may complete an escape that began before it */
+
+        for ( ;; ) {
+            end = ngx_http_cdm_stop_decode_end(start, dst);
+
+            if (end == dst) {
+                break;
+            }
+
+            dst = end;
+        }
+    }
+
+    return dst;
+}
+
+
+/* decodes %XX or %uXXXX before dst, if it is there */
+
+static u_char *
+ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst)
+{
+    u_char     c;
+    ngx_int_t  n;
+
+    if (dst - start >= 3 && dst[-3] == '%') {
+
+        n = ngx_hextoi(dst - 2, 2);
+
+        if (n == NGX_ERROR) {
+            return dst;
+        }
+
+        c = (u_char) n;
+        dst -= 3;
+
+        if (c == '/') {
+            *dst++ = NGX_HTTP_CDM_STOP_SOFT;
+
+        } else if (c == '\0') {
+            *dst++ = NGX_HTTP_CDM_STOP_NUL;
+
+        } else if (c > 0x20 && c != 0x7f) {
+            *dst++ = c;
+        }
+
+    } else if (dst - start >= 6 && dst[-6] == '%' && (dst[-5] | 0x20) == 'u') {
+
+        n = ngx_hextoi(dst - 4, 4);
+
+        if (n == NGX_ERROR) {
+            return dst;
+        }
+
+        dst = ngx_http_cdm_stop_fold_char(dst - 6, (uint32_t) n);
+    }
+
+    return dst;
+}
+
+
+/* lower case, and ASCII for the characters that compatibility makes of it */
+
+static u_char *
+ngx_http_cdm_stop_fold(u_char *p, u_char *last)
+{
+    u_char  *dst;
+
+    dst = p;
+
+    while (p < last) {
+
+        if (*p < 0x80 && *p != '\\') {
+            *dst++ = ngx_tolower(*p);
+            p++;
+            continue;
+        }
+
+        dst = ngx_http_cdm_stop_fold_char(dst,
+                                        ngx_http_cdm_stop_lenient(&p, last));
+    }
+
+    return dst;
+}
+
+
+/* UTF-8 as lenient decoders take it: overlong, surrogates, too large */
+
+static uint32_t
+ngx_http_cdm_stop_lenient(u_char **p, u_char *last)
+{
+    u_char      lead;
+    uint32_t    c;
+    ngx_uint_t  n;
+
+    lead = *(*p)++;
+
+    if (lead < 0x80) {
+        return lead;
+    }
+
+    n = 0;
+
+    while (n < 5 && (lead & (0x40 >> n))) {
+        n++;
+    }
+
+    c = lead & (0x3f >> n);
+
+    while (n && *p < last && (**p & 0xc0) == 0x80) {
+        c = (c << 6) | (*(*p)++ & 0x3f);
+        n--;
+    }
+
+    /* a byte that is no character may be dropped or replaced by one */
+
+    return n || !(lead & 0x40) ? 0xfffd : c;
+}
+
+
+static u_char *
+ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c)
+{
+    if (c >= 0xff01 && c <= 0xff5e) {
+        c -= 0xff00 - 0x20;
+
+    } else {
+
+        switch (c) {
+
+        case 0x2024:
+        case 0xfe52:
+            c = '.';
+            break;
+
+        case 0x2025:
+            *dst++ = '.';
+            c = '.';
+            break;
+
+        case 0xfe54:
+            c = ';';
+            break;
+
+        case 0xfe56:
+            c = '?';
+            break;
+
+        case 0xfe5f:
+            c = '#';
+            break;
+
+        case 0xfe68:
+            c = '\\';
+        }
+    }
+
+    if (c >= 0x80) {
+        *dst++ = NGX_HTTP_CDM_STOP_ANY;
+
+    } else if (c == '/' || c == '\\') {
+        *dst++ = NGX_HTTP_CDM_STOP_SOFT;
+
+    } else if (c == '\0') {
+        *dst++ = NGX_HTTP_CDM_STOP_NUL;
+
+    } else if (c > 0x20 && c != 0x7f) {
+        *dst++ = ngx_tolower((u_char) c);
+    }
+
+    return dst;
+}
+
+
+static void
+ngx_http_cdm_stop_segment_start(ngx_http_cdm_stop_segment_t *s)
+{
+    ngx_uint_t  m;
+
+    ngx_memzero(s, sizeof(ngx_http_cdm_stop_segment_t));
+
+    for (m = 0; m < NGX_HTTP_CDM_STOP_SEGMENTS; m++) {
+        s->words[m] = 1;
+    }
+}
+
+
+/*
+ * A character beyond ASCII is dropped by some readers, and is one or two
+ * letters to those that ignore case: U+017F is "s" and U+FB06 is "st".
+ */
+
+static void
+ngx_http_cdm_stop_segment_char(ngx_http_cdm_stop_segment_t *s, u_char c)
+{
+    ngx_str_t   *word;
+    ngx_uint_t   m, n, bits;
+
+    if (s->parameters || c == NGX_HTTP_CDM_STOP_NUL) {
+        return;
+    }
+
+    if (c == ';') {
+        s->parameters = 1;
+        return;
+    }
+
+    s->len += (c != NGX_HTTP_CDM_STOP_ANY);
+    s->dots += (c == '.');
+
+    for (m = 0; m < NGX_HTTP_CDM_STOP_SEGMENTS; m++) {
+
+        word = &ngx_http_cdm_stop_shape[m];
+
+        if (c == NGX_HTTP_CDM_STOP_ANY) {
+            s->words[m] |= s->words[m] << 1 | s->words[m] << 2;
+            s->words[m] &= (2 << word->len) - 1;
+            continue;
+        }
+
+        bits = 0;
+
+        for (n = 0; n < word->len; n++) {
+            if (word->data[n] == c && (s->words[m] & (1 << n))) {
+                bits |= 2 << n;
+            }
+        }
+
+        s->words[m] = bits;
+    }
+}
+
+
+/* an id or a name may be anything, an empty one included */
+
+static ngx_uint_t
+ngx_http_cdm_stop_segment_fits(ngx_http_cdm_stop_segment_t *s, ngx_uint_t m)
+{
+    ngx_str_t  *word;
+
+    if (m == NGX_HTTP_CDM_STOP_SEGMENTS) {
+        return 0;
+    }
+
+    word = &ngx_http_cdm_stop_shape[m];
+
+    return word->len == 0 || (s->words[m] & (1 << word->len));
+}
+
+
+/* each reading so far goes on in all the ways in which s can be taken */
+
+static void
+ngx_http_cdm_stop_readings_add(ngx_http_cdm_stop_readings_t *r,
+    ngx_http_cdm_stop_segment_t *s, ngx_uint_t soft)
+{
+    uint64_t                       junk;
+    ngx_uint_t                     m, exact;
+    ngx_http_cdm_stop_readings_t   next;
+
+    ngx_memzero(&next, sizeof(ngx_http_cdm_stop_readings_t));
+
+    for (m = 0; m <= NGX_HTTP_CDM_STOP_SEGMENTS; m++) {
+
+        exact = r->junk[m] & 1;
+        junk = r->junk[m] & ~(uint64_t) 1;
+
+        /* a segment of its own */
+
+        next.junk[m] |= junk << 1 | (junk >> NGX_HTTP_CDM_STOP_JUNK_MAX
+                                          << NGX_HTTP_CDM_STOP_JUNK_MAX);
+
+        if (exact) {
+            if (ngx_http_cdm_stop_segment_fits(s, m)) {
+                next.junk[m + 1] |= 1;
+
+            } else {
+                next.junk[m] |= 2;
+            }
+        }
+
+        /* the end of the segment before it, which is no fixed one then */
+
+        if (soft) {
+            next.junk[m] |= junk;
+
+            if (exact && m > 0) {
+                if (ngx_http_cdm_stop_shape[m - 1].len == 0) {
+                    next.junk[m] |= 1;
+
+                } else {
+                    next.junk[m - 1] |= 2;
+                }
+            }
+        }
+
+        /* nothing, or "." */
+
+        if (s->len == s->dots && s->len < 2) {
+            next.junk[m] |= r->junk[m];
+        }
+
+        /* ".." */
+
+        if (s->len == s->dots && s->len == 2) {
+            next.junk[m] |= junk >> 1 | (junk >> NGX_HTTP_CDM_STOP_JUNK_MAX
+                                              << NGX_HTTP_CDM_STOP_JUNK_MAX);
+
+            if (exact) {
+                next.junk[m ? m - 1 : 0] |= 1;
+            }
+        }
+    }
+
+    *r = next;
+}
+
+
+/* whether it is a stop if the target ends behind s */
+
+static ngx_uint_t
+ngx_http_cdm_stop_readings_stop(ngx_http_cdm_stop_readings_t *r,
+    ngx_http_cdm_stop_segment_t *s, ngx_uint_t soft)
+{
+    ngx_http_cdm_stop_readings_t  end;
+
+    end = *r;
+    ngx_http_cdm_stop_readings_add(&end, s, soft);
+
+    return end.junk[NGX_HTTP_CDM_STOP_SEGMENTS] & 1;
+}
