@@ -16,8 +16,12 @@ static ngx_int_t ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_exchange_reinit(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_exchange_status_line(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_exchange_interim(ngx_http_request_t *r,
+    ngx_http_cdm_stop_fetch_t *f);
 static ngx_int_t ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
     ngx_http_cdm_stop_fetch_t *f);
+static void ngx_http_cdm_stop_exchange_length(ngx_http_request_t *r,
+    ngx_http_cdm_stop_fetch_t *f, ngx_str_t *value);
 static ngx_int_t ngx_http_cdm_stop_exchange_filter_init(void *data);
 static ngx_int_t ngx_http_cdm_stop_exchange_filter(void *data, ssize_t bytes);
 static ngx_int_t ngx_http_cdm_stop_exchange_chunked(
@@ -236,8 +240,25 @@ ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r)
 
         rc = ngx_http_parse_header_line(r, &r->upstream->buffer, 1);
 
-        if (rc == NGX_OK) {
+        if (rc == NGX_AGAIN) {
+            return NGX_AGAIN;
+        }
 
+        if (rc == NGX_HTTP_PARSE_HEADER_DONE) {
+
+            if (r->upstream->headers_in.status_n < NGX_HTTP_OK) {
+                return ngx_http_cdm_stop_exchange_interim(r, ctx->fetch);
+            }
+
+            return NGX_OK;
+        }
+
+        /* core takes a line without a colon, and one that ends with LF */
+
+        if (rc == NGX_OK
+            && *r->header_name_end == ':'
+            && *r->header_end != LF)
+        {
             if (ngx_http_cdm_stop_exchange_header_line(r, ctx->fetch)
                 != NGX_OK)
             {
@@ -247,14 +268,6 @@ ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r)
             continue;
         }
 
-        if (rc == NGX_HTTP_PARSE_HEADER_DONE) {
-            return NGX_OK;
-        }
-
-        if (rc == NGX_AGAIN) {
-            return NGX_AGAIN;
-        }
-
         /* it may hold a token, so it is not logged */
 
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
@@ -262,6 +275,41 @@ ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r)
 
         return NGX_HTTP_UPSTREAM_INVALID_HEADER;
     }
+}
+
+
+/* an interim answer is followed by the real one; nothing of it counts */
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_interim(ngx_http_request_t *r,
+    ngx_http_cdm_stop_fetch_t *f)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (f->status.code == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent 101 to a request without \"Upgrade\"");
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    ngx_memzero(&f->status, sizeof(ngx_http_status_t));
+    ngx_memzero(&f->answer, sizeof(ngx_http_cdm_stop_iam_answer_t));
+
+    u->headers_in.status_n = 0;
+    u->headers_in.content_length_n = -1;
+    u->headers_in.chunked = 0;
+    f->encoded = 0;
+
+    r->state = 0;
+    u->process_header = ngx_http_cdm_stop_exchange_status_line;
+
+    if (u->buffer.pos == u->buffer.last) {
+        return NGX_AGAIN;
+    }
+
+    return ngx_http_cdm_stop_exchange_status_line(r);
 }
 
 
@@ -303,19 +351,14 @@ ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
         }
 
     } else if (ngx_http_cdm_stop_header_is("Content-Length")) {
-        r->upstream->headers_in.content_length_n = ngx_atoof(value.data,
-                                                             value.len);
-
-        if (r->upstream->headers_in.content_length_n < 0) {
-            r->upstream->headers_in.content_length_n = 0;
-            f->encoded = 1;
-        }
+        ngx_http_cdm_stop_exchange_length(r, f, &value);
 
     } else if (ngx_http_cdm_stop_header_is("Transfer-Encoding")) {
 
         if (value.len == sizeof("chunked") - 1
             && ngx_strncasecmp(value.data, (u_char *) "chunked", value.len)
-               == 0)
+               == 0
+            && r->upstream->headers_in.content_length_n == -1)
         {
             r->upstream->headers_in.chunked = 1;
 
@@ -331,6 +374,32 @@ ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
     }
 
     return NGX_OK;
+}
+
+
+/* two lengths, or one beside chunks, leave the end of the body open */
+
+static void
+ngx_http_cdm_stop_exchange_length(ngx_http_request_t *r,
+    ngx_http_cdm_stop_fetch_t *f, ngx_str_t *value)
+{
+    off_t                            length;
+    ngx_http_upstream_headers_in_t  *headers;
+
+    headers = &r->upstream->headers_in;
+
+    length = ngx_atoof(value->data, value->len);
+
+    if (length == NGX_ERROR
+        || headers->chunked
+        || (headers->content_length_n != -1
+            && headers->content_length_n != length))
+    {
+        f->encoded = 1;
+        return;
+    }
+
+    headers->content_length_n = length;
 }
 
 

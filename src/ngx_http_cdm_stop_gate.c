@@ -102,7 +102,9 @@ ngx_http_cdm_stop_init_peer(ngx_http_request_t *r,
 
     ctx = (r == r->main) ? ngx_http_cdm_stop_get_ctx(r) : NULL;
 
-    if (ctx == NULL || !ctx->forwarding) {
+    /* "post_action" follows a stop with a request of its own */
+
+    if (ctx == NULL || !ctx->forwarding || ctx->outcome) {
         return peer[i].init(r, us);
     }
 

@@ -11,6 +11,9 @@
 
 
 static ngx_int_t ngx_http_cdm_stop_subrequest(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_post_action(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_looks_like(ngx_http_request_t *r,
+    ngx_str_t *uri);
 static ngx_int_t ngx_http_cdm_stop_decide(ngx_http_request_t *r,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static ngx_int_t ngx_http_cdm_stop_not_a_stop(ngx_http_request_t *r,
@@ -47,6 +50,10 @@ ngx_http_cdm_stop_handler(ngx_http_request_t *r)
 
     if (r != r->main) {
         return ngx_http_cdm_stop_subrequest(r);
+    }
+
+    if (r->post_action) {
+        return ngx_http_cdm_stop_post_action(r);
     }
 
     ctx = ngx_http_cdm_stop_get_ctx(r);
@@ -89,23 +96,19 @@ ngx_http_cdm_stop_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_cdm_stop_subrequest(ngx_http_request_t *r)
 {
-    u_char                        *scratch;
-    ngx_uint_t                     stop;
+    ngx_int_t                      rc;
     ngx_http_cdm_stop_ctx_t       *ctx;
     ngx_http_cdm_stop_loc_conf_t  *cdcf;
 
-    scratch = ngx_pnalloc(r->pool, r->uri.len + 1);
-    if (scratch == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    rc = ngx_http_cdm_stop_looks_like(r, &r->uri);
 
-    stop = ngx_http_cdm_stop_target_resembles(&r->uri, scratch);
-
-    ngx_pfree(r->pool, scratch);
-
-    if (!stop) {
+    if (rc == NGX_DECLINED) {
         cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
         return ngx_http_cdm_stop_not_a_stop(r, cdcf);
+    }
+
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     ctx = ngx_http_cdm_stop_create_ctx(r, NULL);
@@ -114,6 +117,52 @@ ngx_http_cdm_stop_subrequest(ngx_http_request_t *r)
     }
 
     return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_by_subrequest);
+}
+
+
+/* the client has its answer by now, and a stop is not sent again */
+
+static ngx_int_t
+ngx_http_cdm_stop_post_action(ngx_http_request_t *r)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_cdm_stop_looks_like(r, &r->uri);
+
+    if (rc == NGX_DECLINED && r->valid_unparsed_uri) {
+        rc = ngx_http_cdm_stop_looks_like(r, &r->unparsed_uri);
+    }
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "a stop is not sent: \"post_action\" cannot send one");
+
+    return NGX_HTTP_FORBIDDEN;
+}
+
+
+/* NGX_OK if some reading of uri is a stop, NGX_DECLINED if none is */
+
+static ngx_int_t
+ngx_http_cdm_stop_looks_like(ngx_http_request_t *r, ngx_str_t *uri)
+{
+    u_char     *scratch;
+    ngx_int_t   rc;
+
+    scratch = ngx_pnalloc(r->pool, uri->len + 1);
+    if (scratch == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ngx_http_cdm_stop_target_resembles(uri, scratch) ? NGX_OK
+                                                          : NGX_DECLINED;
+
+    ngx_pfree(r->pool, scratch);
+
+    return rc;
 }
 
 

@@ -160,7 +160,7 @@ ngx_http_cdm_stop_iam_read_token(json_t *token,
     ngx_http_cdm_stop_grant_t *grant)
 {
     json_t   *id;
-    int64_t   expires, issued;
+    int64_t   expires, now;
 
     id = json_object_get(json_object_get(token, "project"), "id");
 
@@ -179,21 +179,21 @@ ngx_http_cdm_stop_iam_read_token(json_t *token,
 
     /*
      * The life is the difference of two times of IAM's own clock, which is
-     * then counted from receipt: that clock need not agree with ours.
+     * then counted from receipt: that clock need not agree with ours.  Date
+     * is the later time where IAM hands out a token that it issued before.
      */
 
-    issued = ngx_http_cdm_stop_iam_time(token, "issued_at");
+    now = ngx_http_cdm_stop_iam_time(token, "issued_at");
 
-    if (issued == NGX_HTTP_CDM_STOP_TIME_ERROR) {
-
-        if (answer->date == (time_t) NGX_ERROR) {
-            return "neither issued_at nor Date";
-        }
-
-        issued = (int64_t) answer->date * 1000;
+    if (answer->date != (time_t) NGX_ERROR) {
+        now = ngx_max(now, (int64_t) answer->date * 1000);
     }
 
-    grant->life = ngx_min(expires - issued, NGX_HTTP_CDM_STOP_LIFE_MAX);
+    if (now == NGX_HTTP_CDM_STOP_TIME_ERROR) {
+        return "neither issued_at nor Date";
+    }
+
+    grant->life = ngx_min(expires - now, NGX_HTTP_CDM_STOP_LIFE_MAX);
 
     if (grant->life <= 0) {
         return "a token that has ended";

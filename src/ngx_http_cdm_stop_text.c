@@ -19,7 +19,7 @@
 static ngx_uint_t ngx_http_cdm_stop_text_unsafe(uint32_t c);
 static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
 static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
-static void ngx_http_cdm_stop_redact_pieces(u_char *p, size_t len,
+static void ngx_http_cdm_stop_redact_pieces(ngx_str_t *text,
     ngx_str_t *secret);
 static void ngx_http_cdm_stop_redact_after(ngx_str_t *text, char *key);
 
@@ -174,6 +174,8 @@ ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret)
     ngx_http_cdm_stop_redact_after(text, "Signature=");
     ngx_http_cdm_stop_redact_after(text, "Access=");
 
+    ngx_http_cdm_stop_redact_pieces(text, secret);
+
     p = text->data;
     last = p + text->len;
 
@@ -194,10 +196,7 @@ ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret)
 
         if (ngx_http_cdm_stop_looks_secret(start, len)) {
             ngx_memset(start, '*', len);
-            continue;
         }
-
-        ngx_http_cdm_stop_redact_pieces(start, len, secret);
     }
 }
 
@@ -269,25 +268,35 @@ ngx_http_cdm_stop_looks_secret(u_char *p, size_t len)
 
 
 static void
-ngx_http_cdm_stop_redact_pieces(u_char *p, size_t len, ngx_str_t *secret)
+ngx_http_cdm_stop_redact_pieces(ngx_str_t *text, ngx_str_t *secret)
 {
     size_t   i, j, n;
+    u_char  *p, *s;
 
-    n = NGX_HTTP_CDM_STOP_PIECE;
+    n = ngx_min(NGX_HTTP_CDM_STOP_PIECE, secret->len);
 
-    if (len < n || secret->len < n) {
+    if (n == 0) {
         return;
     }
 
-    for (i = 0; i + n <= len; i++) {
+    p = text->data;
+    s = secret->data;
+
+    for (i = 0; i + n <= text->len; i++) {
 
         for (j = 0; j + n <= secret->len; j++) {
 
-            if (p[i] == secret->data[j]
-                && ngx_memcmp(p + i, secret->data + j, n) == 0)
-            {
-                ngx_memset(p, '*', len);
-                return;
+            if (p[i] == s[j] && ngx_memcmp(p + i, s + j, n) == 0) {
+
+                /* the rest of it, so that the next search begins behind */
+
+                while (i < text->len && j < secret->len && p[i] == s[j]) {
+                    p[i++] = '*';
+                    j++;
+                }
+
+                i--;
+                break;
             }
         }
     }

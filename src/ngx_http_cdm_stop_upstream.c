@@ -337,6 +337,10 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
                              ctx->request_header.len);
     }
 
+    if (ctx->injected) {
+        ngx_explicit_memzero(ctx->token.data, ctx->token.len);
+    }
+
     ctx->finalize_request(r, rc);
 }
 
