@@ -363,8 +363,8 @@ const char *ngx_http_cdm_stop_header_forbidden(ngx_str_t *name);
 /* whether a name is a token of RFC 9110, as names of headers are */
 ngx_uint_t ngx_http_cdm_stop_header_legal(ngx_str_t *name);
 
-/* whether a header is X-Auth-Token to a reader that takes _ and . for - */
-ngx_uint_t ngx_http_cdm_stop_is_token_header(u_char *name, size_t len);
+/* whether a header is the one to a reader that takes _ and . for - */
+ngx_uint_t ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded);
 
 
 /* the token for a request */

@@ -24,6 +24,8 @@ static ngx_int_t ngx_http_cdm_stop_check_proxy(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static void ngx_http_cdm_stop_check_buffers(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
+static void ngx_http_cdm_stop_check_debug(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf);
 static void ngx_http_cdm_stop_check_siblings(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 
@@ -101,6 +103,7 @@ ngx_http_cdm_stop_check_guard(ngx_conf_t *cf,
 
     if (cdcf->own) {
         ngx_http_cdm_stop_check_buffers(cf, cdcf);
+        ngx_http_cdm_stop_check_debug(cf, cdcf);
     }
 
     ngx_http_cdm_stop_check_siblings(cf, cdcf);
@@ -276,6 +279,30 @@ ngx_http_cdm_stop_check_buffers(ngx_conf_t *cf,
                                  "\"large_client_header_buffers 4 40k;\" in "
                                  "the server",
                                  size - sizeof("X-Auth-Token: " CRLF) + 1);
+}
+
+
+static void
+ngx_http_cdm_stop_check_debug(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf)
+{
+#if (NGX_DEBUG)
+
+    ngx_log_t  *log;
+
+    for (log = cdcf->location->error_log; log; log = log->next) {
+
+        if (log->log_level & NGX_LOG_DEBUG_ALL) {
+            ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
+                                         "nginx prints the headers of callers "
+                                         "of \"cdm_stop\", their tokens "
+                                         "included, at level \"debug\" of "
+                                         "\"error_log\"; set it to \"info\"");
+            return;
+        }
+    }
+
+#endif
 }
 
 

@@ -77,9 +77,10 @@ ngx_http_cdm_stop_header_filter(ngx_http_request_t *r)
 
     if (ctx->forwarding && ctx->error == NULL) {
 
-        /* the request could not even be built */
+        /* the request could not be built, or the answer not be sent on */
 
-        ctx->error = &ngx_http_cdm_stop_unreachable;
+        ctx->error = ctx->outcome ? &ngx_http_cdm_stop_no_answer
+                                  : &ngx_http_cdm_stop_unreachable;
     }
 
     if (ctx->error) {
@@ -286,6 +287,10 @@ ngx_http_cdm_stop_release(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
 
     ctx->held = 0;
     ctx->released = 1;
+
+    /* a Range of the client's does not concern the answer to a PUT */
+
+    r->allow_ranges = 0;
 
     if (ngx_http_cdm_stop_set_request_id(r, ctx) != NGX_OK) {
         return NGX_ERROR;

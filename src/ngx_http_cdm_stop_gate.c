@@ -301,8 +301,14 @@ ngx_http_cdm_stop_gate_request_line(ngx_http_cdm_stop_gate_t *gate,
     gate->dst = ngx_cpymem(gate->dst, "PUT ", sizeof("PUT ") - 1);
     gate->dst = ngx_cpymem(gate->dst, ctx->canonical.data,
                            ctx->canonical.len);
-    gate->dst = ngx_cpymem(gate->dst, version, sizeof(" HTTP/1.x") - 1);
-    gate->dst = ngx_cpymem(gate->dst, CRLF, 2);
+
+    /*
+     * To 1.0, nginx's default, CDM may answer with a body that ends with the
+     * connection: a cut one would look whole.
+     */
+
+    gate->dst = ngx_cpymem(gate->dst, " HTTP/1.1" CRLF,
+                           sizeof(" HTTP/1.1" CRLF) - 1);
 
     return NULL;
 }
@@ -386,7 +392,7 @@ ngx_http_cdm_stop_gate_name(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *name,
         return "a header of it has no legal name";
     }
 
-    if (ngx_http_cdm_stop_is_token_header(name->data, name->len)) {
+    if (ngx_http_cdm_stop_header_folds(name, "x-auth-token")) {
         return "the configuration sets X-Auth-Token, remove "
                "\"proxy_set_header X-Auth-Token\"";
     }

@@ -264,21 +264,21 @@ ngx_http_cdm_stop_header_legal(ngx_str_t *name)
 
 
 ngx_uint_t
-ngx_http_cdm_stop_is_token_header(u_char *name, size_t len)
+ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded)
 {
     size_t  i;
 
-    if (len != sizeof("x-auth-token") - 1) {
-        return 0;
-    }
+    for (i = 0; i < name->len; i++) {
 
-    for (i = 0; i < len; i++) {
-        if (ngx_http_cdm_stop_header_char(name[i]) != "x-auth-token"[i]) {
+        if (folded[i] == '\0'
+            || ngx_http_cdm_stop_header_char(name->data[i])
+               != (u_char) folded[i])
+        {
             return 0;
         }
     }
 
-    return 1;
+    return folded[i] == '\0';
 }
 
 

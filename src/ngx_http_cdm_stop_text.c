@@ -167,9 +167,10 @@ ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret)
         return;
     }
 
-    /* APIG echoes the canonical request, all headers included, behind this */
+    /* APIG echoes headers, and others may echo bodies, behind these */
 
     ngx_http_cdm_stop_redact_after(text, "canonicalRequest");
+    ngx_http_cdm_stop_redact_after(text, "\"password");
     ngx_http_cdm_stop_redact_after(text, "SDK-HMAC");
     ngx_http_cdm_stop_redact_after(text, "Signature=");
     ngx_http_cdm_stop_redact_after(text, "Access=");

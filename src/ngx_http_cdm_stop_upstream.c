@@ -10,11 +10,17 @@
 #include "ngx_http_cdm_stop.h"
 
 
+/* so much of the start of a token shows that it is one */
+#define NGX_HTTP_CDM_STOP_ECHO_LEN  16
+
+
 static void ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
     ngx_http_cdm_stop_upstream_conf_t *conf);
 static void ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static ngx_int_t ngx_http_cdm_stop_process_header(ngx_http_request_t *r);
+static void ngx_http_cdm_stop_mask_token(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r);
 static void ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
@@ -159,6 +165,8 @@ ngx_http_cdm_stop_process_header(ngx_http_request_t *r)
     u = r->upstream;
     ctx = ngx_http_cdm_stop_get_ctx(r);
 
+    ngx_http_cdm_stop_mask_token(r, ctx);
+
     /* proxy moves its own pointer from the status line to the header */
 
     for ( ;; ) {
@@ -201,6 +209,42 @@ ngx_http_cdm_stop_process_header(ngx_http_request_t *r)
     ngx_http_cdm_stop_read_header(r, ctx);
 
     return NGX_OK;
+}
+
+
+/*
+ * A token that CDM echoes in its header is overwritten before proxy reads it,
+ * since from there it gets to variables, logs and the client.
+ */
+
+static void
+ngx_http_cdm_stop_mask_token(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    size_t   i, len;
+    u_char  *p, *last, *token;
+
+    token = ctx->token.data;
+    len = ngx_min(ctx->token.len, NGX_HTTP_CDM_STOP_ECHO_LEN);
+
+    if (len == 0) {
+        return;
+    }
+
+    last = r->upstream->buffer.last;
+
+    for (p = r->upstream->buffer.start; p + len <= last; p++) {
+
+        if (*p != *token || ngx_memcmp(p, token, len) != 0) {
+            continue;
+        }
+
+        for (i = 0; p < last && i < ctx->token.len && *p == token[i]; i++) {
+            *p++ = '*';
+        }
+
+        p--;
+    }
 }
 
 
@@ -282,11 +326,8 @@ ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
 
         /* a token in an answer is for nobody, $upstream_http_name included */
 
-        if (ngx_http_cdm_stop_is_token_header(h[i].key.data, h[i].key.len)
-            || (h[i].key.len == sizeof("x-subject-token") - 1
-                && ngx_strncmp(h[i].lowcase_key, "x-subject-token",
-                               h[i].key.len)
-                   == 0))
+        if (ngx_http_cdm_stop_header_folds(&h[i].key, "x-auth-token")
+            || ngx_http_cdm_stop_header_folds(&h[i].key, "x-subject-token"))
         {
             ngx_explicit_memzero(h[i].value.data, h[i].value.len);
             h[i].value.len = 0;
@@ -348,13 +389,22 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
 static void
 ngx_http_cdm_stop_conclude(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_str_t  body, token;
+    ngx_str_t   body, token;
+    ngx_uint_t  unread;
 
     body.data = ctx->body;
     body.len = ctx->body_len;
 
+    /* nothing, up to the end of the connection, may be a cut answer */
+
+    unread = ctx->overflow
+             || (body.len == 0
+                 && ctx->upstream_status != NGX_HTTP_NO_CONTENT
+                 && r->upstream->headers_in.content_length_n == -1
+                 && !r->upstream->headers_in.chunked);
+
     ngx_http_cdm_stop_verdict_read(&ctx->verdict, ctx->upstream_status,
-                                   ctx->overflow ? NULL : &body, r->pool);
+                                   unread ? NULL : &body, r->pool);
 
     /* the request that was sent ends with the token and two line breaks */
 

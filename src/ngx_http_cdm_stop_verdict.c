@@ -28,6 +28,7 @@ static ngx_http_cdm_stop_verdict_e ngx_http_cdm_stop_read_validation(
     ngx_http_cdm_stop_verdict_t *v, json_t *list, ngx_pool_t *pool);
 static ngx_uint_t ngx_http_cdm_stop_read_code(ngx_http_cdm_stop_verdict_t *v,
     json_t *json, ngx_pool_t *pool);
+static ngx_uint_t ngx_http_cdm_stop_odd_code(json_t *json);
 static ngx_uint_t ngx_http_cdm_stop_is_cdm_code(ngx_str_t *code);
 static void ngx_http_cdm_stop_read_message(ngx_http_cdm_stop_verdict_t *v,
     json_t *json, ngx_pool_t *pool);
@@ -135,6 +136,10 @@ ngx_http_cdm_stop_read_object(ngx_http_cdm_stop_verdict_t *v,
 
     list = json_object_get(json, "validation-result");
 
+    if (ngx_http_cdm_stop_odd_code(json)) {
+        return NGX_HTTP_CDM_STOP_UNKNOWN;
+    }
+
     if (list) {
         return ngx_http_cdm_stop_read_validation(v, list, pool);
     }
@@ -235,6 +240,31 @@ ngx_http_cdm_stop_read_code(ngx_http_cdm_stop_verdict_t *v, json_t *json,
     }
 
     return json_is_object(json_object_get(json, "error"));
+}
+
+
+/* something where a code belongs that is none: no success, at any rate */
+
+static ngx_uint_t
+ngx_http_cdm_stop_odd_code(json_t *json)
+{
+    json_t             *value;
+    ngx_uint_t          i;
+    static const char  *keys[] = { "errCode", "code", "error_code", "error",
+                                   NULL };
+
+    for (i = 0; keys[i]; i++) {
+
+        value = json_object_get(json, keys[i]);
+
+        if (value && !json_is_null(value)
+            && !(json_is_string(value) && json_string_length(value) == 0))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
