@@ -19,6 +19,7 @@ static ngx_int_t ngx_http_cdm_stop_fetch_request(
     ngx_http_cdm_stop_fetch_t *f, ngx_connection_t *c);
 static u_char *ngx_http_cdm_stop_fetch_log(ngx_log_t *log, u_char *buf,
     size_t len);
+static void ngx_http_cdm_stop_fetch_event(ngx_event_t *ev);
 static void ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev);
 static void ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_grant_t *grant);
@@ -139,7 +140,7 @@ ngx_http_cdm_stop_fetch_connection(ngx_log_t *log)
     c->send = ngx_send;
     c->recv_chain = ngx_recv_chain;
     c->send_chain = ngx_send_chain;
-    c->read->handler = ngx_http_empty_handler;
+    c->read->handler = ngx_http_cdm_stop_fetch_event;
     c->write->handler = ngx_http_empty_handler;
     c->write->ready = 1;
     c->start_time = ngx_current_msec;
@@ -260,6 +261,24 @@ ngx_http_cdm_stop_fetch_log(ngx_log_t *log, u_char *buf, size_t len)
     }
 
     return p;
+}
+
+
+/* called by "worker_shutdown_timeout"; nothing else happens there */
+
+static void
+ngx_http_cdm_stop_fetch_event(ngx_event_t *ev)
+{
+    ngx_connection_t  *c;
+
+    c = ev->data;
+
+    if (c->close) {
+        c->error = 1;
+
+        ngx_http_finalize_request(c->data, NGX_ERROR);
+        ngx_http_run_posted_requests(c);
+    }
 }
 
 

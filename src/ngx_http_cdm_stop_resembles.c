@@ -15,11 +15,11 @@
 #define NGX_HTTP_CDM_STOP_JUNK_MAX  63
 
 
-/* in a folded target, where control characters have been dropped */
+/* in a folded target, which has no control characters of its own */
 
 #define NGX_HTTP_CDM_STOP_SOFT      0x01    /* a slash to some readers */
 #define NGX_HTTP_CDM_STOP_ANY       0x02    /* a character beyond ASCII */
-#define NGX_HTTP_CDM_STOP_NUL       0x03    /* the end to some readers */
+#define NGX_HTTP_CDM_STOP_CONTROL   0x03    /* a control character, a blank */
 
 
 /* a segment, read as far as its first semicolon */
@@ -42,12 +42,20 @@ typedef struct {
 } ngx_http_cdm_stop_readings_t;
 
 
-static u_char *ngx_http_cdm_stop_decode(u_char *dst, u_char *src,
-    u_char *last);
-static u_char *ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst);
-static u_char *ngx_http_cdm_stop_fold(u_char *p, u_char *last);
+static ngx_uint_t ngx_http_cdm_stop_any_reading(u_char *p, u_char *last);
+static u_char *ngx_http_cdm_stop_plain(u_char *dst, ngx_str_t *uri,
+    ngx_uint_t controls);
+static u_char *ngx_http_cdm_stop_add_char(u_char *dst, u_char c,
+    ngx_uint_t controls);
+static u_char *ngx_http_cdm_stop_decode(u_char *start, u_char *last,
+    ngx_uint_t controls);
+static u_char *ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst,
+    ngx_uint_t controls);
+static u_char *ngx_http_cdm_stop_fold(u_char *p, u_char *last,
+    ngx_uint_t controls);
 static uint32_t ngx_http_cdm_stop_lenient(u_char **p, u_char *last);
-static u_char *ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c);
+static u_char *ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c,
+    ngx_uint_t controls);
 static void ngx_http_cdm_stop_segment_start(ngx_http_cdm_stop_segment_t *s);
 static void ngx_http_cdm_stop_segment_char(ngx_http_cdm_stop_segment_t *s,
     u_char c);
@@ -86,14 +94,28 @@ static ngx_str_t  ngx_http_cdm_stop_shape[NGX_HTTP_CDM_STOP_SEGMENTS] = {
 ngx_uint_t
 ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch)
 {
-    u_char                        *p, *last;
+    u_char  *last;
+
+    /* some parsers skip controls and blanks, to others they are an end */
+
+    last = ngx_http_cdm_stop_plain(scratch, uri, 0);
+
+    if (ngx_http_cdm_stop_any_reading(scratch, last)) {
+        return 1;
+    }
+
+    last = ngx_http_cdm_stop_plain(scratch, uri, 1);
+
+    return ngx_http_cdm_stop_any_reading(scratch, last);
+}
+
+
+static ngx_uint_t
+ngx_http_cdm_stop_any_reading(u_char *p, u_char *last)
+{
     ngx_uint_t                     soft;
     ngx_http_cdm_stop_segment_t    s;
     ngx_http_cdm_stop_readings_t   r;
-
-    p = scratch;
-    last = ngx_http_cdm_stop_decode(p, uri->data, uri->data + uri->len);
-    last = ngx_http_cdm_stop_fold(p, last);
 
     ngx_memzero(&r, sizeof(ngx_http_cdm_stop_readings_t));
     r.junk[0] = 1;
@@ -120,9 +142,21 @@ ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch)
         case ';':
         case '#':
         case '?':
-        case '.':       /* "/stop.json" is "/stop" by Spring's suffix match */
-        case NGX_HTTP_CDM_STOP_NUL:
+        case NGX_HTTP_CDM_STOP_CONTROL:
             if (ngx_http_cdm_stop_readings_stop(&r, &s, soft)) {
+                return 1;
+            }
+
+            ngx_http_cdm_stop_segment_char(&s, *p);
+            break;
+
+        case '.':
+
+            /* "/stop.json" is "/stop" by Spring's suffix match */
+
+            if (s.len > s.dots
+                && ngx_http_cdm_stop_readings_stop(&r, &s, soft))
+            {
                 return 1;
             }
 
@@ -137,32 +171,63 @@ ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch)
 }
 
 
-/*
- * Decodes until nothing is left to decode.  An escaped slash becomes a soft
- * one; controls and blanks, which some parsers skip, are dropped.
- */
+/* decodes and folds until nothing is left to decode or to fold */
 
 static u_char *
-ngx_http_cdm_stop_decode(u_char *dst, u_char *src, u_char *last)
+ngx_http_cdm_stop_plain(u_char *dst, ngx_str_t *uri, ngx_uint_t controls)
 {
-    u_char  c, *end, *start;
+    u_char  *last;
+    size_t   i, len;
 
-    start = dst;
+    last = dst;
 
-    while (src < last) {
+    for (i = 0; i < uri->len; i++) {
+        last = ngx_http_cdm_stop_add_char(last, uri->data[i], controls);
+    }
 
-        c = *src++;
+    do {
+        len = last - dst;
 
-        if (c <= 0x20 || c == 0x7f) {
-            continue;
-        }
+        last = ngx_http_cdm_stop_decode(dst, last, controls);
+        last = ngx_http_cdm_stop_fold(dst, last, controls);
 
+    } while ((size_t) (last - dst) != len);
+
+    return last;
+}
+
+
+static u_char *
+ngx_http_cdm_stop_add_char(u_char *dst, u_char c, ngx_uint_t controls)
+{
+    if (c > 0x20 && c != 0x7f) {
         *dst++ = c;
+
+    } else if (controls) {
+        *dst++ = NGX_HTTP_CDM_STOP_CONTROL;
+    }
+
+    return dst;
+}
+
+
+/* an escaped slash becomes a soft one */
+
+static u_char *
+ngx_http_cdm_stop_decode(u_char *start, u_char *last, ngx_uint_t controls)
+{
+    u_char  *p, *dst, *end;
+
+    dst = start;
+
+    for (p = start; p < last; p++) {
+
+        *dst++ = *p;
 
         /* what was decoded may complete an escape that began before it */
 
         for ( ;; ) {
-            end = ngx_http_cdm_stop_decode_end(start, dst);
+            end = ngx_http_cdm_stop_decode_end(start, dst, controls);
 
             if (end == dst) {
                 break;
@@ -179,7 +244,7 @@ ngx_http_cdm_stop_decode(u_char *dst, u_char *src, u_char *last)
 /* decodes %XX or %uXXXX before dst, if it is there */
 
 static u_char *
-ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst)
+ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst, ngx_uint_t controls)
 {
     u_char     c;
     ngx_int_t  n;
@@ -198,11 +263,8 @@ ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst)
         if (c == '/') {
             *dst++ = NGX_HTTP_CDM_STOP_SOFT;
 
-        } else if (c == '\0') {
-            *dst++ = NGX_HTTP_CDM_STOP_NUL;
-
-        } else if (c > 0x20 && c != 0x7f) {
-            *dst++ = c;
+        } else {
+            dst = ngx_http_cdm_stop_add_char(dst, c, controls);
         }
 
     } else if (dst - start >= 6 && dst[-6] == '%' && (dst[-5] | 0x20) == 'u') {
@@ -213,7 +275,7 @@ ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst)
             return dst;
         }
 
-        dst = ngx_http_cdm_stop_fold_char(dst - 6, (uint32_t) n);
+        dst = ngx_http_cdm_stop_fold_char(dst - 6, (uint32_t) n, controls);
     }
 
     return dst;
@@ -223,9 +285,10 @@ ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst)
 /* lower case, and ASCII for the characters that compatibility makes of it */
 
 static u_char *
-ngx_http_cdm_stop_fold(u_char *p, u_char *last)
+ngx_http_cdm_stop_fold(u_char *p, u_char *last, ngx_uint_t controls)
 {
-    u_char  *dst;
+    u_char    *dst;
+    uint32_t   c;
 
     dst = p;
 
@@ -237,8 +300,8 @@ ngx_http_cdm_stop_fold(u_char *p, u_char *last)
             continue;
         }
 
-        dst = ngx_http_cdm_stop_fold_char(dst,
-                                        ngx_http_cdm_stop_lenient(&p, last));
+        c = ngx_http_cdm_stop_lenient(&p, last);
+        dst = ngx_http_cdm_stop_fold_char(dst, c, controls);
     }
 
     return dst;
@@ -280,7 +343,7 @@ ngx_http_cdm_stop_lenient(u_char **p, u_char *last)
 
 
 static u_char *
-ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c)
+ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c, ngx_uint_t controls)
 {
     if (c >= 0xff01 && c <= 0xff5e) {
         c -= 0xff00 - 0x20;
@@ -322,11 +385,9 @@ ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c)
     } else if (c == '/' || c == '\\') {
         *dst++ = NGX_HTTP_CDM_STOP_SOFT;
 
-    } else if (c == '\0') {
-        *dst++ = NGX_HTTP_CDM_STOP_NUL;
-
-    } else if (c > 0x20 && c != 0x7f) {
-        *dst++ = ngx_tolower((u_char) c);
+    } else {
+        dst = ngx_http_cdm_stop_add_char(dst, ngx_tolower((u_char) c),
+                                         controls);
     }
 
     return dst;
@@ -357,7 +418,7 @@ ngx_http_cdm_stop_segment_char(ngx_http_cdm_stop_segment_t *s, u_char c)
     ngx_str_t   *word;
     ngx_uint_t   m, n, bits;
 
-    if (s->parameters || c == NGX_HTTP_CDM_STOP_NUL) {
+    if (s->parameters || c == NGX_HTTP_CDM_STOP_CONTROL) {
         return;
     }
 
