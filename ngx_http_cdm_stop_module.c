@@ -12,11 +12,14 @@
 
 static ngx_int_t ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
+    ngx_http_cdm_stop_main_conf_t *cdmcf);
 static ngx_int_t ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf);
 static void *ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static ngx_int_t ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle);
 static char *ngx_http_cdm_stop_resolve(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static char *ngx_http_cdm_stop_zone(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -158,7 +161,7 @@ ngx_module_t  ngx_http_cdm_stop_module = {
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
     NULL,                                  /* init module */
-    NULL,                                  /* init process */
+    ngx_http_cdm_stop_init_process,        /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
     NULL,                                  /* exit process */
@@ -209,12 +212,9 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
 
     cdmcf->server = cscfp[0]->ctx;
 
-    cdmcf->worker = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_worker_t));
-    if (cdmcf->worker == NULL) {
+    if (ngx_http_cdm_stop_create_worker(cf, cdmcf) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    ngx_queue_init(&cdmcf->worker->groups);
 
     if (ngx_http_cdm_stop_wrap_upstreams(cf) != NGX_OK) {
         return NGX_ERROR;
@@ -225,6 +225,31 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     }
 
     return ngx_http_cdm_stop_filter_init(cf);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
+    ngx_http_cdm_stop_main_conf_t *cdmcf)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    cdmcf->worker = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_worker_t));
+    if (cdmcf->worker == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_queue_init(&cdmcf->worker->groups);
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_cdm_stop_stop_renewal;
+    cln->data = cdmcf;
+
+    return NGX_OK;
 }
 
 
@@ -369,6 +394,27 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     *location = conf;
 
     return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
+{
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NGX_OK;
+    }
+
+    cdmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                                ngx_http_cdm_stop_module);
+
+    if (cdmcf && cdmcf->worker) {
+        ngx_http_cdm_stop_start_renewal(cdmcf);
+    }
+
+    return NGX_OK;
 }
 
 

@@ -89,6 +89,10 @@ typedef struct {
     ngx_array_t                    *projects;   /* of ngx_str_t */
     ngx_flag_t                      any_project;
     ngx_msec_t                      timeout;
+    ngx_msec_t                      hold;
+    ngx_msec_t                      margin;
+    ngx_uint_t                      refresh_ahead;  /* percent */
+    ngx_http_cdm_stop_terms_t       terms;          /* of all these */
 
     ngx_flag_t                      verify;
     ngx_flag_t                      insecure;
@@ -126,6 +130,7 @@ typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
 
 typedef struct {
     ngx_queue_t                     groups;     /* of waiting requests */
+    ngx_event_t                     renew;
     ngx_uint_t                      waiting;
     ngx_uint_t                      lost;       /* records */
     time_t                          lost_logged;
@@ -234,10 +239,10 @@ struct ngx_http_cdm_stop_ctx_s {
     off_t                           bytes;
     ngx_uint_t                      attempts;
 
-    unsigned                        decided:1;
     unsigned                        body_read:1;
     unsigned                        waiting:1;
-    unsigned                        waited:1;
+    unsigned                        waited:1;    /* and has not done with it */
+    unsigned                        late:1;      /* waited at all */
     unsigned                        injected:1;  /* token is the gateway's */
     unsigned                        subrequest:1;
     unsigned                        forwarding:1;
@@ -248,6 +253,8 @@ struct ngx_http_cdm_stop_ctx_s {
     unsigned                        fingerprinted:1;
     unsigned                        overflow:1;
     unsigned                        failed:1;    /* no answer of CDM */
+    unsigned                        repeat:1;    /* after a 401 of CDM's */
+    unsigned                        repeated:1;
     unsigned                        refused:1;   /* recorded */
     unsigned                        intent:1;    /* recorded */
     unsigned                        outcome:1;   /* recorded */
@@ -287,6 +294,7 @@ ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_early_ctx(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_cdm_stop_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_content(ngx_http_request_t *r);
+void ngx_http_cdm_stop_repeat(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_log(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_filter_init(ngx_conf_t *cf);
 ngx_int_t ngx_http_cdm_stop_add_variables(ngx_conf_t *cf);
@@ -308,7 +316,8 @@ extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_unreachable;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_answer;
 
 /*
- * Records a refusal and returns the status to finalize the request with; the
+ * Records a refusal, or the outcome where there is an intent, and returns the
+ * status to finalize the request with; the
  * header and body filters then send the error's answer in place of nginx's.
  */
 ngx_int_t ngx_http_cdm_stop_refuse(ngx_http_request_t *r,
@@ -376,6 +385,16 @@ ngx_uint_t ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded);
  */
 ngx_int_t ngx_http_cdm_stop_wait(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
+
+/* runs the wake handler of a request that does not wait, soon */
+void ngx_http_cdm_stop_wake_later(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* looks from now on, in this worker, for tokens that have to be renewed */
+void ngx_http_cdm_stop_start_renewal(ngx_http_cdm_stop_main_conf_t *cdmcf);
+
+/* the opposite, a cleanup of the configuration's pool */
+void ngx_http_cdm_stop_stop_renewal(void *data);
 
 /* resumes, soon, what waits for the token of key */
 void ngx_http_cdm_stop_wake(ngx_http_cdm_stop_main_conf_t *cdmcf,

@@ -10,7 +10,11 @@
 #include "ngx_http_cdm_stop.h"
 
 
+static ngx_int_t ngx_http_cdm_stop_forward(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_prepare(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_forget_answer(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
@@ -24,11 +28,15 @@ static ngx_int_t ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_cdm_stop_content(ngx_http_request_t *r)
 {
-    ngx_int_t                  rc;
-    ngx_http_cdm_stop_ctx_t   *ctx;
-    ngx_http_upstream_conf_t  *ucf;
+    return ngx_http_cdm_stop_forward(r, ngx_http_cdm_stop_get_ctx(r));
+}
 
-    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+static ngx_int_t
+ngx_http_cdm_stop_forward(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_int_t                  rc;
+    ngx_http_upstream_conf_t  *ucf;
 
     rc = ngx_http_cdm_stop_prepare(r, ctx);
 
@@ -78,6 +86,8 @@ ngx_http_cdm_stop_prepare(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
     ctx->canonical.data = p;
     ctx->canonical.len = ngx_http_cdm_stop_target_build(p, &ctx->target) - p;
 
+    ctx->fingerprinted = 0;
+
     if (ctx->injected
         && ngx_http_cdm_stop_take_token(r, ctx) != NGX_OK)
     {
@@ -85,13 +95,72 @@ ngx_http_cdm_stop_prepare(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_token);
     }
 
-    if (ngx_http_cdm_stop_record_intent(r, ctx) != NGX_OK) {
+    /* a repeated stop has its intent */
+
+    if (!ctx->intent && ngx_http_cdm_stop_record_intent(r, ctx) != NGX_OK) {
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_record);
     }
 
     ctx->forwarding = 1;
 
     return NGX_OK;
+}
+
+
+/*
+ * Sends a stop again whose first answer was a 401, with the token that has
+ * come instead of the refused one.  The request lives on by the reference
+ * that our body filter took when it kept that answer back.
+ */
+
+void
+ngx_http_cdm_stop_repeat(ngx_http_request_t *r)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+    switch (ngx_http_cdm_stop_wait(r, ctx)) {
+
+    case NGX_AGAIN:
+        return;
+
+    case NGX_OK:
+        ngx_http_cdm_stop_forget_answer(r, ctx);
+
+        ngx_http_finalize_request(r, ngx_http_cdm_stop_forward(r, ctx));
+        return;
+
+    case NGX_BUSY:
+        ngx_http_finalize_request(r, ngx_http_cdm_stop_refuse(r, ctx,
+                                          &ngx_http_cdm_stop_token_refused));
+        return;
+
+    default: /* NGX_DONE, NGX_ERROR */
+        ngx_http_finalize_request(r, ngx_http_cdm_stop_refuse(r, ctx,
+                                               &ngx_http_cdm_stop_no_token));
+    }
+}
+
+
+/* no header of the first answer is to be in the second one */
+
+static void
+ngx_http_cdm_stop_forget_answer(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_clean_header(r);
+
+    r->headers_out.status = 0;
+    ngx_str_null(&r->headers_out.status_line);
+    ngx_str_null(&r->headers_out.charset);
+
+    ctx->upstream_status = 0;
+    ngx_str_null(&ctx->upstream_request_id);
+    ctx->body_len = 0;
+    ctx->forwarding = 0;
+    ctx->repeat = 0;
+    ctx->repeated = 1;
 }
 
 

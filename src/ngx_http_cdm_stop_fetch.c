@@ -84,7 +84,9 @@ ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
 failed:
 
     (void) ngx_http_cdm_stop_token_failed(cdmcf->zone, key, lease,
-                                          NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE);
+                                          &identity->terms,
+                                          NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
+                                          0);
     return NGX_ERROR;
 }
 
@@ -351,7 +353,36 @@ static void
 ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_grant_t *grant)
 {
-    ngx_int_t  rc;
+    ngx_int_t                   rc;
+    ngx_http_cdm_stop_terms_t  *terms;
+
+    terms = &f->identity->terms;
+
+    grant->margin = terms->margin;
+
+    if (grant->margin == -1) {
+        grant->margin = ngx_min(grant->life / 10, NGX_HTTP_CDM_STOP_MARGIN);
+    }
+
+    if (grant->life < 3 * grant->margin) {
+        ngx_log_error(NGX_LOG_ALERT, &f->log, 0,
+                      "IAM issued a token for %L seconds only, it is not used: "
+                      "\"margin\" of %L seconds is more than a third of that",
+                      grant->life / 1000, grant->margin / 1000);
+
+        (void) ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key,
+                                              &f->lease, terms,
+                                              NGX_HTTP_CDM_STOP_FAIL_ANSWER,
+                                              0);
+        return;
+    }
+
+    grant->ahead = grant->life * (int64_t) terms->ahead / 100;
+
+    /* before it is not used any more there is time for an exchange */
+
+    grant->ahead = ngx_max(grant->ahead,
+                           ngx_min(2 * grant->margin, grant->life / 2));
 
     rc = ngx_http_cdm_stop_token_publish(f->cdmcf->zone, &f->key, &f->lease,
                                          &f->answer.token, grant);
@@ -374,7 +405,8 @@ ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
                   "\"cdm_stop_zone\"", f->answer.token.len);
 
     (void) ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
-                                          NGX_HTTP_CDM_STOP_FAIL_ANSWER);
+                                          terms,
+                                          NGX_HTTP_CDM_STOP_FAIL_ANSWER, 0);
 }
 
 
@@ -406,7 +438,8 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     ngx_str_t   message, *secret;
 
     rest = ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
-                                          fail);
+                                          &f->identity->terms, fail,
+                                          f->complete ? f->retry_after : 0);
 
     if (fail == NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE || f->answer.status == 0) {
         ngx_log_error(NGX_LOG_ERR, &f->log, 0,

@@ -38,6 +38,7 @@ typedef struct {
     ngx_http_chunked_t               chunked;
     ngx_http_cdm_stop_iam_answer_t   answer;
     size_t                           body_size;
+    int64_t                          retry_after;   /* milliseconds */
 
     unsigned                         complete:1;
     unsigned                         encoded:1;

@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_cdm_stop_answer_body(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_collect(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_chain_t *in);
+static ngx_int_t ngx_http_cdm_stop_keep_back(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_append(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_buf_t *b);
 static ngx_int_t ngx_http_cdm_stop_release(ngx_http_request_t *r,
@@ -225,11 +227,32 @@ ngx_http_cdm_stop_collect(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
         }
 
         if (b->last_buf) {
-            return ngx_http_cdm_stop_release(r, ctx, NULL, 1);
+            return ctx->repeat ? ngx_http_cdm_stop_keep_back(r, ctx)
+                               : ngx_http_cdm_stop_release(r, ctx, NULL, 1);
         }
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * The first answer is not sent at all.  NGX_DONE goes back through the
+ * filters to core's ngx_http_finalize_request(), to which it means that the
+ * request goes on elsewhere, with the reference that is taken here.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_keep_back(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ctx->held = 0;
+
+    r->main->count++;
+
+    ngx_http_cdm_stop_wake_later(r, ctx);
+
+    return NGX_DONE;
 }
 
 

@@ -428,7 +428,11 @@ ngx_http_cdm_stop_log(ngx_http_request_t *r)
     status = r->err_status ? r->err_status : r->headers_out.status;
 
     if (ctx->intent && !ctx->outcome) {
-        ctx->verdict.verdict = NGX_HTTP_CDM_STOP_NOT_SENT;
+
+        /* after a 401, the client may have left the wait for a new token */
+
+        ctx->verdict.verdict = ctx->attempts ? NGX_HTTP_CDM_STOP_DENIED
+                                             : NGX_HTTP_CDM_STOP_NOT_SENT;
         ngx_http_cdm_stop_record_outcome(r, ctx, status);
 
     } else if (!ctx->intent && !ctx->refused) {

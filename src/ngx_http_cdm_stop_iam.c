@@ -199,8 +199,6 @@ ngx_http_cdm_stop_iam_read_token(json_t *token,
         return "a token that has ended";
     }
 
-    grant->margin = ngx_min(grant->life / 10, NGX_HTTP_CDM_STOP_MARGIN);
-
     return NULL;
 }
 

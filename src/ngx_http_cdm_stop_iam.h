@@ -45,7 +45,8 @@ typedef struct {
 
 typedef struct {
     int64_t      life;          /* from receipt to the end, milliseconds */
-    int64_t      margin;        /* milliseconds */
+    int64_t      margin;        /* before the end: not used any more */
+    int64_t      ahead;         /* before the end: time to renew it */
 } ngx_http_cdm_stop_grant_t;
 
 
@@ -64,7 +65,7 @@ ngx_int_t ngx_http_cdm_stop_iam_body(ngx_pool_t *pool,
 /*
  * Checks an answer to POST /v3/auth/tokens: 201, exactly one X-Subject-Token
  * of legal characters, expires_at in the future, the project that was asked
- * for.  Returns NULL and fills grant, or returns what is wrong with it.
+ * for.  Returns NULL and fills grant->life, or returns what is wrong with it.
  */
 const char *ngx_http_cdm_stop_iam_read(ngx_http_cdm_stop_iam_answer_t *answer,
     ngx_str_t *project, ngx_http_cdm_stop_grant_t *grant);

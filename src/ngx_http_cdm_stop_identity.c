@@ -12,6 +12,9 @@
 
 #define NGX_HTTP_CDM_STOP_IAM_TIMEOUT  5000
 
+/* renewed in the last fifth of a token's life */
+#define NGX_HTTP_CDM_STOP_AHEAD        20
+
 
 /* a directive of the block; post may check what the slot has set */
 
@@ -31,6 +34,10 @@ static char *ngx_http_cdm_stop_identity_uri(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static char *ngx_http_cdm_stop_identity_projects(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+static char *ngx_http_cdm_stop_identity_ahead(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+static void ngx_http_cdm_stop_identity_terms(
+    ngx_http_cdm_stop_identity_t *identity);
 static char *ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
 static char *ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
@@ -59,6 +66,14 @@ static ngx_http_cdm_stop_setting_t  ngx_http_cdm_stop_settings[] = {
 
     { ngx_string("timeout"), ngx_conf_set_msec_slot,
       offsetof(ngx_http_cdm_stop_identity_t, timeout), 0 },
+
+    { ngx_string("refresh_ahead"), ngx_http_cdm_stop_identity_ahead, 0, 0 },
+
+    { ngx_string("margin"), ngx_conf_set_msec_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, margin), 0 },
+
+    { ngx_string("hold"), ngx_conf_set_msec_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, hold), 0 },
 
     { ngx_string("verify"), ngx_conf_set_flag_slot,
       offsetof(ngx_http_cdm_stop_identity_t, verify), 0 },
@@ -168,6 +183,9 @@ ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
     identity->place.line = cf->conf_file->line;
 
     identity->timeout = NGX_CONF_UNSET_MSEC;
+    identity->hold = NGX_CONF_UNSET_MSEC;
+    identity->margin = NGX_CONF_UNSET_MSEC;
+    identity->refresh_ahead = NGX_CONF_UNSET_UINT;
     identity->any_project = NGX_CONF_UNSET;
     identity->verify = NGX_CONF_UNSET;
     identity->insecure = NGX_CONF_UNSET;
@@ -325,11 +343,65 @@ ngx_http_cdm_stop_identity_projects(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 static char *
+ngx_http_cdm_stop_identity_ahead(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_cdm_stop_identity_t *identity = conf;
+
+    ngx_int_t   n;
+    ngx_str_t  *value;
+
+    if (identity->refresh_ahead != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    n = NGX_ERROR;
+
+    if (value[1].len > 1 && value[1].data[value[1].len - 1] == '%') {
+        n = ngx_atoi(value[1].data, value[1].len - 1);
+    }
+
+    if (n < 1 || n > 90) {
+        return "must be a share of the token's life from \"1%\" to \"90%\"";
+    }
+
+    identity->refresh_ahead = n;
+
+    return NGX_CONF_OK;
+}
+
+
+/* what the shared memory needs to know of all this */
+
+static void
+ngx_http_cdm_stop_identity_terms(ngx_http_cdm_stop_identity_t *identity)
+{
+    ngx_http_cdm_stop_terms_t  *terms;
+
+    terms = &identity->terms;
+
+    /* the owner of a lease gives up before the lease ends */
+
+    terms->lease = identity->timeout + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+    terms->hold = identity->hold;
+    terms->margin = (identity->margin == NGX_CONF_UNSET_MSEC)
+                    ? -1 : (int64_t) identity->margin;
+    terms->ahead = identity->refresh_ahead;
+    terms->any_project = (identity->any_project == 1);
+}
+
+
+static char *
 ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity)
 {
     ngx_conf_init_msec_value(identity->timeout,
                              NGX_HTTP_CDM_STOP_IAM_TIMEOUT);
+    ngx_conf_init_msec_value(identity->hold, NGX_HTTP_CDM_STOP_HOLD);
+    ngx_conf_init_uint_value(identity->refresh_ahead,
+                             NGX_HTTP_CDM_STOP_AHEAD);
     ngx_conf_init_value(identity->verify, 1);
     ngx_conf_init_value(identity->insecure, 0);
 
@@ -351,6 +423,8 @@ ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
                                      "them in \"projects\" or write "
                                      "\"projects any\"", &identity->name);
     }
+
+    ngx_http_cdm_stop_identity_terms(identity);
 
     return NGX_CONF_OK;
 }

@@ -7,304 +7,196 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
-#include <sys/mman.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_zone.h"
 
 
-#define NGX_HTTP_CDM_STOP_SECRET_LEN  32
+#define NGX_HTTP_CDM_STOP_MINUTE  60000
 
 
-/*
- * An entry is one slab block with its token at the end, so that a token of
- * 9,120 bytes takes three pages and no more.  To store a token is to replace
- * the entry: nobody keeps a pointer to one without the lock.
- */
-
-typedef struct {
-    ngx_rbtree_node_t          node;        /* key: start of the digest */
-    ngx_http_cdm_stop_key_t    key;
-
-    ngx_http_cdm_stop_lease_t  lease;
-    ngx_pid_t                  owner;
-
-    uint64_t                   generation;
-    int64_t                    end;         /* of the token, minus margin */
-
-    int64_t                    next_try;
-    ngx_uint_t                 failures;
-    ngx_http_cdm_stop_fail_e   fail;
-
-    size_t                     len;
-    u_char                     token[1];
-} ngx_http_cdm_stop_entry_t;
-
-
-typedef struct {
-    ngx_rbtree_t               rbtree;
-    ngx_rbtree_node_t          sentinel;
-    uint64_t                   leases;      /* given so far */
-    uint64_t                   generations;
-    u_char                     secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
-} ngx_http_cdm_stop_shctx_t;
-
-
-typedef struct {
-    ngx_http_cdm_stop_shctx_t  *sh;
-    ngx_slab_pool_t            *shpool;
-} ngx_http_cdm_stop_zone_t;
-
-
-static ngx_int_t ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone,
-    void *data);
-static void ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone);
-static void ngx_http_cdm_stop_rbtree_insert(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-static ngx_rbtree_key_t ngx_http_cdm_stop_rbtree_key(
-    ngx_http_cdm_stop_key_t *key);
 static ngx_http_cdm_stop_entry_t *ngx_http_cdm_stop_entry_lookup(
-    ngx_http_cdm_stop_zone_t *ctx, ngx_http_cdm_stop_key_t *key);
-static ngx_http_cdm_stop_entry_t *ngx_http_cdm_stop_entry_create(
-    ngx_http_cdm_stop_zone_t *ctx, ngx_http_cdm_stop_key_t *key, size_t len);
-static void ngx_http_cdm_stop_entry_free(ngx_http_cdm_stop_zone_t *ctx,
-    ngx_http_cdm_stop_entry_t *entry);
+    ngx_http_cdm_stop_zone_t *zone, ngx_http_cdm_stop_key_t *key);
+static ngx_int_t ngx_http_cdm_stop_entry_get(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
+    int64_t now, ngx_http_cdm_stop_found_t *found,
+    ngx_http_cdm_stop_entry_t **entry);
 static ngx_uint_t ngx_http_cdm_stop_entry_good(
     ngx_http_cdm_stop_entry_t *entry, int64_t now);
-static ngx_int_t ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *ctx,
-    ngx_http_cdm_stop_entry_t *entry, int64_t now, ngx_msec_t timeout,
-    ngx_http_cdm_stop_found_t *found);
-static int64_t ngx_http_cdm_stop_backoff(ngx_http_cdm_stop_fail_e fail,
-    ngx_uint_t failures);
+static ngx_int_t ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *entry, ngx_http_cdm_stop_terms_t *terms,
+    int64_t now, ngx_http_cdm_stop_found_t *found);
+static void ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *entry);
+static int64_t ngx_http_cdm_stop_jitter(int64_t time, ngx_uint_t percent);
+static int64_t ngx_http_cdm_stop_backoff(ngx_uint_t failures);
 
 
-ngx_shm_zone_t *
-ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name, ssize_t size)
+ngx_int_t
+ngx_http_cdm_stop_token_find(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
+    ngx_http_cdm_stop_found_t *found)
 {
-    ngx_shm_zone_t            *zone;
-    ngx_http_cdm_stop_zone_t  *ctx;
+    int64_t                     now;
+    ngx_int_t                   rc;
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
 
-    ctx = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_zone_t));
-    if (ctx == NULL) {
-        return NULL;
+    zone = shm_zone->data;
+    now = ngx_http_cdm_stop_now();
+
+    ngx_memzero(found, sizeof(ngx_http_cdm_stop_found_t));
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    rc = ngx_http_cdm_stop_entry_get(zone, key, terms, now, found, &entry);
+
+    if (rc == NGX_OK && ngx_http_cdm_stop_entry_good(entry, now)) {
+
+        entry->used = 1;
+
+        found->len = entry->len;
+        found->generation = entry->generation;
+
+        if (now >= entry->renew) {
+            (void) ngx_http_cdm_stop_entry_lease(zone, entry, terms, now,
+                                                 found);
+        }
+
+    } else if (rc == NGX_OK) {
+        rc = ngx_http_cdm_stop_entry_lease(zone, entry, terms, now, found);
     }
 
-    zone = ngx_shared_memory_add(cf, name, size, &ngx_http_cdm_stop_module);
-    if (zone == NULL) {
-        return NULL;
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
+    ngx_http_cdm_stop_found_t *found)
+{
+    int64_t                     now;
+    ngx_int_t                   rc;
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    zone = shm_zone->data;
+    now = ngx_http_cdm_stop_now();
+    rc = NGX_DECLINED;
+
+    ngx_memzero(found, sizeof(ngx_http_cdm_stop_found_t));
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
+
+    if (entry
+        && entry->used
+        && now >= entry->renew
+        && ngx_http_cdm_stop_entry_good(entry, now))
+    {
+        rc = ngx_http_cdm_stop_entry_lease(zone, entry, terms, now, found);
     }
 
-    if (zone->data) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "zone \"%V\" is already in use, "
-                           "give \"cdm_stop_zone\" a name of its own", name);
-        return NULL;
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return rc;
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_token_due(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_key_t *keys, ngx_uint_t max)
+{
+    int64_t                     now;
+    ngx_uint_t                  n;
+    ngx_rbtree_t               *rbtree;
+    ngx_rbtree_node_t          *node;
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    zone = shm_zone->data;
+    now = ngx_http_cdm_stop_now();
+    n = 0;
+
+    rbtree = &zone->sh->rbtree;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    node = (rbtree->root == rbtree->sentinel)
+           ? NULL : ngx_rbtree_min(rbtree->root, rbtree->sentinel);
+
+    for ( /* void */ ;
+         node && n < max;
+         node = ngx_rbtree_next(rbtree, node))
+    {
+        entry = (ngx_http_cdm_stop_entry_t *) node;
+
+        if (ngx_http_cdm_stop_node_is_entry(&entry->node)
+            && entry->used
+            && now >= entry->renew
+            && now >= entry->next_try
+            && entry->lease.id == 0
+            && ngx_http_cdm_stop_entry_good(entry, now))
+        {
+            keys[n++] = entry->node.key;
+        }
     }
 
-    zone->init = ngx_http_cdm_stop_zone_init;
-    zone->data = ctx;
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 
-    return zone;
+    return n;
+}
+
+
+static ngx_http_cdm_stop_entry_t *
+ngx_http_cdm_stop_entry_lookup(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key)
+{
+    return (ngx_http_cdm_stop_entry_t *)
+               ngx_http_cdm_stop_node_lookup(zone, key);
 }
 
 
 static ngx_int_t
-ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
+ngx_http_cdm_stop_entry_get(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
+    int64_t now, ngx_http_cdm_stop_found_t *found,
+    ngx_http_cdm_stop_entry_t **entry)
 {
-    ngx_http_cdm_stop_zone_t  *octx = data;
+    ngx_http_cdm_stop_account_t  *account;
 
-    size_t                     len;
-    ngx_http_cdm_stop_zone_t  *ctx;
+    *entry = ngx_http_cdm_stop_entry_lookup(zone, key);
 
-    ctx = zone->data;
-
-    if (octx) {
-
-        /* the workers of the old cycle use it: change nothing */
-
-        ctx->sh = octx->sh;
-        ctx->shpool = octx->shpool;
-
+    if (*entry) {
         return NGX_OK;
     }
 
-    ctx->shpool = (ngx_slab_pool_t *) zone->shm.addr;
-
-    if (zone->shm.exists) {
-        ctx->sh = ctx->shpool->data;
-        return NGX_OK;
-    }
-
-    ngx_http_cdm_stop_zone_hide(zone);
-
-    ctx->sh = ngx_slab_calloc(ctx->shpool, sizeof(ngx_http_cdm_stop_shctx_t));
-    if (ctx->sh == NULL) {
+    account = ngx_http_cdm_stop_account_get(zone, key);
+    if (account == NULL) {
         return NGX_ERROR;
     }
 
-    ctx->shpool->data = ctx->sh;
+    if (terms->any_project
+        && ngx_http_cdm_stop_account_admit(zone, account, now, &found->retry)
+           != NGX_OK)
+    {
+        found->fail = NGX_HTTP_CDM_STOP_FAIL_PROJECTS;
+        return NGX_BUSY;
+    }
 
-    ngx_rbtree_init(&ctx->sh->rbtree, &ctx->sh->sentinel,
-                    ngx_http_cdm_stop_rbtree_insert);
-
-    if (RAND_bytes(ctx->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN) != 1) {
-        ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0, "RAND_bytes() failed");
+    *entry = ngx_http_cdm_stop_node_alloc(zone, key,
+                                  offsetof(ngx_http_cdm_stop_entry_t, token));
+    if (*entry == NULL) {
         return NGX_ERROR;
     }
 
-    len = sizeof(" in cdm_stop_zone \"\"") + zone->shm.name.len;
-
-    ctx->shpool->log_ctx = ngx_slab_alloc(ctx->shpool, len);
-    if (ctx->shpool->log_ctx == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_sprintf(ctx->shpool->log_ctx, " in cdm_stop_zone \"%V\"%Z",
-                &zone->shm.name);
-
-    ctx->shpool->log_nomem = 0;
+    account->projects++;
+    ngx_http_cdm_stop_node_insert(zone, &(*entry)->node);
 
     return NGX_OK;
-}
-
-
-/* the tokens must not get into a core dump */
-
-static void
-ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone)
-{
-#if defined(MADV_DONTDUMP)
-
-    if (madvise(zone->shm.addr, zone->shm.size, MADV_DONTDUMP) == -1) {
-        ngx_log_error(NGX_LOG_WARN, zone->shm.log, ngx_errno,
-                      "madvise(MADV_DONTDUMP) failed, core dumps will hold "
-                      "the tokens of zone \"%V\"", &zone->shm.name);
-    }
-
-#endif
-}
-
-
-static void
-ngx_http_cdm_stop_rbtree_insert(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel)
-{
-    ngx_rbtree_node_t          **p;
-    ngx_http_cdm_stop_entry_t   *entry, *other;
-
-    for ( ;; ) {
-
-        if (node->key < temp->key) {
-            p = &temp->left;
-
-        } else if (node->key > temp->key) {
-            p = &temp->right;
-
-        } else {
-            entry = (ngx_http_cdm_stop_entry_t *) node;
-            other = (ngx_http_cdm_stop_entry_t *) temp;
-
-            p = (ngx_memcmp(&entry->key, &other->key,
-                            sizeof(ngx_http_cdm_stop_key_t))
-                 < 0)
-                ? &temp->left : &temp->right;
-        }
-
-        if (*p == sentinel) {
-            break;
-        }
-
-        temp = *p;
-    }
-
-    *p = node;
-    node->parent = temp;
-    node->left = sentinel;
-    node->right = sentinel;
-    ngx_rbt_red(node);
-}
-
-
-static ngx_rbtree_key_t
-ngx_http_cdm_stop_rbtree_key(ngx_http_cdm_stop_key_t *key)
-{
-    return ngx_crc32_short((u_char *) key, sizeof(ngx_http_cdm_stop_key_t));
-}
-
-
-static ngx_http_cdm_stop_entry_t *
-ngx_http_cdm_stop_entry_lookup(ngx_http_cdm_stop_zone_t *ctx,
-    ngx_http_cdm_stop_key_t *key)
-{
-    ngx_int_t                   rc;
-    ngx_rbtree_key_t            hash;
-    ngx_rbtree_node_t          *node, *sentinel;
-    ngx_http_cdm_stop_entry_t  *entry;
-
-    hash = ngx_http_cdm_stop_rbtree_key(key);
-
-    node = ctx->sh->rbtree.root;
-    sentinel = ctx->sh->rbtree.sentinel;
-
-    while (node != sentinel) {
-
-        if (hash < node->key) {
-            node = node->left;
-            continue;
-        }
-
-        if (hash > node->key) {
-            node = node->right;
-            continue;
-        }
-
-        /* hash == node->key */
-
-        entry = (ngx_http_cdm_stop_entry_t *) node;
-
-        rc = ngx_memcmp(key, &entry->key, sizeof(ngx_http_cdm_stop_key_t));
-
-        if (rc == 0) {
-            return entry;
-        }
-
-        node = (rc < 0) ? node->left : node->right;
-    }
-
-    return NULL;
-}
-
-
-static ngx_http_cdm_stop_entry_t *
-ngx_http_cdm_stop_entry_create(ngx_http_cdm_stop_zone_t *ctx,
-    ngx_http_cdm_stop_key_t *key, size_t len)
-{
-    size_t                      size;
-    ngx_http_cdm_stop_entry_t  *entry;
-
-    size = offsetof(ngx_http_cdm_stop_entry_t, token) + len;
-
-    entry = ngx_slab_calloc_locked(ctx->shpool, size);
-    if (entry == NULL) {
-        return NULL;
-    }
-
-    entry->key = *key;
-    entry->node.key = ngx_http_cdm_stop_rbtree_key(key);
-
-    return entry;
-}
-
-
-static void
-ngx_http_cdm_stop_entry_free(ngx_http_cdm_stop_zone_t *ctx,
-    ngx_http_cdm_stop_entry_t *entry)
-{
-    ngx_rbtree_delete(&ctx->sh->rbtree, &entry->node);
-
-    ngx_explicit_memzero(entry->token, entry->len);
-
-    ngx_slab_free_locked(ctx->shpool, entry);
 }
 
 
@@ -315,67 +207,16 @@ ngx_http_cdm_stop_entry_good(ngx_http_cdm_stop_entry_t *entry, int64_t now)
 }
 
 
-ngx_int_t
-ngx_http_cdm_stop_token_find(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_key_t *key, ngx_msec_t timeout,
-    ngx_http_cdm_stop_found_t *found)
-{
-    int64_t                     now;
-    ngx_int_t                   rc;
-    ngx_http_cdm_stop_zone_t   *ctx;
-    ngx_http_cdm_stop_entry_t  *entry;
-
-    ctx = zone->data;
-    now = ngx_http_cdm_stop_now();
-
-    ngx_memzero(found, sizeof(ngx_http_cdm_stop_found_t));
-
-    ngx_shmtx_lock(&ctx->shpool->mutex);
-
-    entry = ngx_http_cdm_stop_entry_lookup(ctx, key);
-
-    if (entry == NULL) {
-
-        entry = ngx_http_cdm_stop_entry_create(ctx, key, 0);
-
-        if (entry == NULL) {
-            rc = NGX_ERROR;
-            goto done;
-        }
-
-        ngx_rbtree_insert(&ctx->sh->rbtree, &entry->node);
-    }
-
-    if (ngx_http_cdm_stop_entry_good(entry, now)) {
-        found->len = entry->len;
-        found->generation = entry->generation;
-        rc = NGX_OK;
-
-    } else {
-        rc = ngx_http_cdm_stop_entry_lease(ctx, entry, now, timeout, found);
-    }
-
-done:
-
-    ngx_shmtx_unlock(&ctx->shpool->mutex);
-
-    return rc;
-}
-
-
-/* called with the lock held */
-
 static ngx_int_t
-ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *ctx,
-    ngx_http_cdm_stop_entry_t *entry, int64_t now, ngx_msec_t timeout,
-    ngx_http_cdm_stop_found_t *found)
+ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *entry, ngx_http_cdm_stop_terms_t *terms,
+    int64_t now, ngx_http_cdm_stop_found_t *found)
 {
-    /* a lease ends by itself, or at once if its owner is no more */
+    ngx_int_t                     rc;
+    ngx_http_cdm_stop_lease_t     lease;
+    ngx_http_cdm_stop_account_t  *account;
 
-    if (entry->lease.id
-        && now < entry->lease.until
-        && (kill(entry->owner, 0) == 0 || ngx_errno != NGX_ESRCH))
-    {
+    if (ngx_http_cdm_stop_lease_held(&entry->lease, entry->owner, now)) {
         return NGX_AGAIN;
     }
 
@@ -385,33 +226,71 @@ ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *ctx,
         return NGX_BUSY;
     }
 
-    entry->lease.id = ++ctx->sh->leases;
-    entry->lease.until = now + timeout;
+    account = ngx_http_cdm_stop_account_get(zone, &entry->node.key);
+    if (account == NULL) {
+        return NGX_ERROR;
+    }
+
+    lease.id = zone->sh->leases + 1;
+    lease.until = now + terms->lease;
+
+    rc = ngx_http_cdm_stop_account_begin(account, &lease, now, terms->hold,
+                                         &found->retry);
+
+    if (rc == NGX_BUSY) {
+        found->fail = NGX_HTTP_CDM_STOP_FAIL_REFUSED;
+    }
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    zone->sh->leases++;
+
+    entry->lease = lease;
     entry->owner = ngx_pid;
 
-    found->lease = entry->lease;
+    found->lease = lease;
 
     return NGX_DONE;
 }
 
 
+/* gives the lease of an entry back, and the slot of its identity */
+
+static void
+ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *entry)
+{
+    ngx_http_cdm_stop_account_t  *account;
+
+    account = ngx_http_cdm_stop_account_get(zone, &entry->node.key);
+
+    if (account) {
+        ngx_http_cdm_stop_account_end(account, &entry->lease);
+    }
+
+    entry->lease.id = 0;
+}
+
+
 size_t
-ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *zone,
+ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_key_t *key, u_char *dst, size_t size,
     uint64_t *generation)
 {
     size_t                      len;
     int64_t                     now;
-    ngx_http_cdm_stop_zone_t   *ctx;
+    ngx_http_cdm_stop_zone_t   *zone;
     ngx_http_cdm_stop_entry_t  *entry;
 
-    ctx = zone->data;
+    zone = shm_zone->data;
     now = ngx_http_cdm_stop_now();
     len = 0;
 
-    ngx_shmtx_lock(&ctx->shpool->mutex);
+    ngx_shmtx_lock(&zone->shpool->mutex);
 
-    entry = ngx_http_cdm_stop_entry_lookup(ctx, key);
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
 
     if (entry
         && ngx_http_cdm_stop_entry_good(entry, now)
@@ -422,35 +301,40 @@ ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *zone,
         ngx_memcpy(dst, entry->token, len);
     }
 
-    ngx_shmtx_unlock(&ctx->shpool->mutex);
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 
     return len;
 }
 
 
 ngx_int_t
-ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *zone,
+ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
     ngx_str_t *token, ngx_http_cdm_stop_grant_t *grant)
 {
     int64_t                     now;
     ngx_int_t                   rc;
-    ngx_http_cdm_stop_zone_t   *ctx;
+    ngx_http_cdm_stop_zone_t   *zone;
     ngx_http_cdm_stop_entry_t  *entry, *old;
 
-    ctx = zone->data;
+    zone = shm_zone->data;
     now = ngx_http_cdm_stop_now();
 
-    ngx_shmtx_lock(&ctx->shpool->mutex);
+    ngx_shmtx_lock(&zone->shpool->mutex);
 
-    old = ngx_http_cdm_stop_entry_lookup(ctx, key);
+    old = ngx_http_cdm_stop_entry_lookup(zone, key);
 
     if (old == NULL || old->lease.id != lease->id) {
         rc = NGX_DECLINED;
         goto done;
     }
 
-    entry = ngx_http_cdm_stop_entry_create(ctx, key, token->len);
+    /* what is leased does not give way to make room */
+
+    old->lease.until = now + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+
+    entry = ngx_http_cdm_stop_node_alloc(zone, key,
+                      offsetof(ngx_http_cdm_stop_entry_t, token) + token->len);
 
     if (entry == NULL) {
         rc = NGX_ERROR;
@@ -460,93 +344,140 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *zone,
     ngx_memcpy(entry->token, token->data, token->len);
     entry->len = token->len;
     entry->end = now + grant->life - grant->margin;
-    entry->generation = ++ctx->sh->generations;
+    entry->renew = now + grant->life
+                   - ngx_http_cdm_stop_jitter(grant->ahead, 10);
+    entry->generation = ++zone->sh->generations;
+    entry->drops = old->drops;
 
     /* the new entry has no lease and no failures */
 
-    ngx_http_cdm_stop_entry_free(ctx, old);
-    ngx_rbtree_insert(&ctx->sh->rbtree, &entry->node);
+    ngx_http_cdm_stop_entry_release(zone, old);
+    ngx_http_cdm_stop_entry_free(zone, old);
+
+    ngx_http_cdm_stop_node_insert(zone, &entry->node);
+    ngx_http_cdm_stop_account_get(zone, key)->projects++;
 
     rc = NGX_OK;
 
 done:
 
-    ngx_shmtx_unlock(&ctx->shpool->mutex);
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 
     return rc;
 }
 
 
 int64_t
-ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *zone,
+ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
-    ngx_http_cdm_stop_fail_e fail)
+    ngx_http_cdm_stop_terms_t *terms, ngx_http_cdm_stop_fail_e fail,
+    int64_t retry_after)
 {
-    int64_t                     now, rest;
-    ngx_http_cdm_stop_zone_t   *ctx;
-    ngx_http_cdm_stop_entry_t  *entry;
+    int64_t                       now, rest;
+    ngx_http_cdm_stop_zone_t     *zone;
+    ngx_http_cdm_stop_entry_t    *entry;
+    ngx_http_cdm_stop_account_t  *account;
 
-    ctx = zone->data;
+    zone = shm_zone->data;
     now = ngx_http_cdm_stop_now();
     rest = 0;
 
-    ngx_shmtx_lock(&ctx->shpool->mutex);
+    ngx_shmtx_lock(&zone->shpool->mutex);
 
-    entry = ngx_http_cdm_stop_entry_lookup(ctx, key);
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
 
-    if (entry && entry->lease.id == lease->id) {
-
-        rest = ngx_http_cdm_stop_backoff(fail, entry->failures++);
-
-        entry->lease.id = 0;
-        entry->next_try = now + rest;
-        entry->fail = fail;
+    if (entry == NULL || entry->lease.id != lease->id) {
+        goto done;
     }
 
-    ngx_shmtx_unlock(&ctx->shpool->mutex);
+    ngx_http_cdm_stop_entry_release(zone, entry);
+
+    rest = ngx_http_cdm_stop_backoff(entry->failures++);
+
+    if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
+        rest = terms->hold;
+
+        account = ngx_http_cdm_stop_account_get(zone, key);
+
+        if (account) {
+            (void) ngx_http_cdm_stop_count(&account->refused, now,
+                                           terms->hold);
+        }
+
+    } else if (retry_after) {
+        rest = ngx_max(retry_after, NGX_HTTP_CDM_STOP_RETRY_MIN);
+        rest = ngx_min(rest, NGX_HTTP_CDM_STOP_RETRY_MAX);
+    }
+
+    entry->next_try = now + rest;
+    entry->fail = fail;
+
+done:
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 
     return rest;
 }
 
 
+ngx_int_t
+ngx_http_cdm_stop_token_drop(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_key_t *key, uint64_t generation)
+{
+    int64_t                     now;
+    ngx_int_t                   rc;
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    zone = shm_zone->data;
+    now = ngx_http_cdm_stop_now();
+    rc = NGX_OK;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
+
+    /* a newer token, or none, is not what CDM refused */
+
+    if (entry
+        && entry->generation == generation
+        && ngx_http_cdm_stop_entry_good(entry, now))
+    {
+        if (ngx_http_cdm_stop_counted(&entry->drops, now,
+                                      NGX_HTTP_CDM_STOP_MINUTE)
+            >= NGX_HTTP_CDM_STOP_DROPS)
+        {
+            rc = NGX_DECLINED;
+
+        } else {
+            (void) ngx_http_cdm_stop_count(&entry->drops, now,
+                                           NGX_HTTP_CDM_STOP_MINUTE);
+            entry->end = 0;
+        }
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return rc;
+}
+
+
 static int64_t
-ngx_http_cdm_stop_backoff(ngx_http_cdm_stop_fail_e fail, ngx_uint_t failures)
+ngx_http_cdm_stop_backoff(ngx_uint_t failures)
 {
     int64_t  rest;
-
-    if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
-        return NGX_HTTP_CDM_STOP_HOLD;
-    }
 
     rest = NGX_HTTP_CDM_STOP_BACKOFF_MIN << ngx_min(failures, 6);
     rest = ngx_min(rest, NGX_HTTP_CDM_STOP_BACKOFF_MAX);
 
-    /* 20% of jitter either way, so that gateways do not act in step */
-
-    return rest * (80 + ngx_random() % 41) / 100;
+    return ngx_http_cdm_stop_jitter(rest, 20);
 }
 
 
-ngx_int_t
-ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
-    u_char *dst)
+/* so much either way, so that workers and gateways do not act in step */
+
+static int64_t
+ngx_http_cdm_stop_jitter(int64_t time, ngx_uint_t percent)
 {
-    u_char                     md[EVP_MAX_MD_SIZE];
-    unsigned int               len;
-    ngx_http_cdm_stop_zone_t  *ctx;
-
-    ctx = zone->data;
-
-    /* the secret is written once, before there are workers */
-
-    if (HMAC(EVP_sha256(), ctx->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN,
-             token->data, token->len, md, &len)
-        == NULL)
-    {
-        return NGX_ERROR;
-    }
-
-    ngx_hex_dump(dst, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
-
-    return NGX_OK;
+    return time * (100 - percent + ngx_random() % (2 * percent + 1)) / 100;
 }

@@ -27,13 +27,18 @@
 /* rest after a refused credential, since IAM locks accounts: 15 minutes */
 #define NGX_HTTP_CDM_STOP_HOLD             900000
 
+/* IAM's Retry-After is followed from a second to ten minutes */
+#define NGX_HTTP_CDM_STOP_RETRY_MIN        1000
+#define NGX_HTTP_CDM_STOP_RETRY_MAX        600000
+
 
 typedef enum {
     NGX_HTTP_CDM_STOP_FAIL_NONE = 0,
     NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
     NGX_HTTP_CDM_STOP_FAIL_ANSWER,
     NGX_HTTP_CDM_STOP_FAIL_THROTTLED,
-    NGX_HTTP_CDM_STOP_FAIL_REFUSED
+    NGX_HTTP_CDM_STOP_FAIL_REFUSED,
+    NGX_HTTP_CDM_STOP_FAIL_PROJECTS
 } ngx_http_cdm_stop_fail_e;
 
 
@@ -47,6 +52,17 @@ typedef struct {
 
 typedef u_char  ngx_http_cdm_stop_fingerprint_t[
                                             NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
+
+
+/* what an identity's directives say of its tokens, in milliseconds */
+
+typedef struct {
+    int64_t                    lease;       /* longest exchange with IAM */
+    int64_t                    hold;        /* rest after a refusal */
+    int64_t                    margin;      /* -1: by the life of a token */
+    ngx_uint_t                 ahead;       /* percent of the life */
+    unsigned                   any_project:1;
+} ngx_http_cdm_stop_terms_t;
 
 
 typedef struct {
@@ -75,16 +91,33 @@ ngx_shm_zone_t *ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name,
 
 /*
  * Looks for a token that is good now.  Returns
- *   NGX_OK        there is one; found->len and generation are set,
+ *   NGX_OK        there is one; found->len and generation are set; if there
+ *                 is a found->lease too, it is time to renew the token, which
+ *                 the caller has to do while it uses this one,
  *   NGX_BUSY      none, and IAM is left alone for found->retry milliseconds
  *                 because of found->fail,
  *   NGX_AGAIN     none, and somebody asks IAM for it,
  *   NGX_DONE      none, and the caller has to ask IAM: found->lease is the
- *                 caller's for timeout milliseconds,
+ *                 caller's for terms->lease milliseconds,
  *   NGX_ERROR     the zone is full.
  */
 ngx_int_t ngx_http_cdm_stop_token_find(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_key_t *key, ngx_msec_t timeout,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
+    ngx_http_cdm_stop_found_t *found);
+
+/*
+ * The keys, at most max, of tokens that were used since they were issued and
+ * that it is time to renew.
+ */
+ngx_uint_t ngx_http_cdm_stop_token_due(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *keys, ngx_uint_t max);
+
+/*
+ * Takes the lease of such a token: NGX_DONE, or anything else if it is not
+ * due any more or cannot be renewed now.
+ */
+ngx_int_t ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
     ngx_http_cdm_stop_found_t *found);
 
 /*
@@ -104,12 +137,22 @@ ngx_int_t ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *zone,
     ngx_str_t *token, ngx_http_cdm_stop_grant_t *grant);
 
 /*
- * Ends a lease without a token: IAM is left alone for a while that grows with
- * each failure.  Returns the milliseconds of it.
+ * Ends a lease without a token: IAM is left alone for retry_after
+ * milliseconds or, if it said nothing (0), for a while that grows with each
+ * failure.  Returns the milliseconds of it.
  */
 int64_t ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
-    ngx_http_cdm_stop_fail_e fail);
+    ngx_http_cdm_stop_terms_t *terms, ngx_http_cdm_stop_fail_e fail,
+    int64_t retry_after);
+
+/*
+ * Ends a token that CDM refused, if it is still that generation.  Returns
+ * NGX_OK if a newer one may be asked for or is there, NGX_DECLINED if that
+ * happened too often of late: the token stays then.
+ */
+ngx_int_t ngx_http_cdm_stop_token_drop(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, uint64_t generation);
 
 /*
  * Writes the keyed fingerprint of a token, 32 hexadecimal digits.  Its key is

@@ -25,6 +25,8 @@ static ngx_int_t ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r);
 static void ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc);
+static ngx_uint_t ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_conclude(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_fail(ngx_http_request_t *r,
@@ -364,7 +366,13 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
      * cut.  Later on, the client may be gone in the midst of a long answer.
      */
 
-    if (ctx->released || (ctx->held && rc == NGX_OK)) {
+    if (ctx->held && rc == NGX_OK && ngx_http_cdm_stop_renewable(r, ctx)) {
+
+        /* our body filter keeps this answer back for good */
+
+        ctx->repeat = 1;
+
+    } else if (ctx->released || (ctx->held && rc == NGX_OK)) {
         ngx_http_cdm_stop_conclude(r, ctx);
 
     } else {
@@ -383,6 +391,33 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
     }
 
     ctx->finalize_request(r, rc);
+}
+
+
+/*
+ * Whether a stop is to be sent once more.  APIG answers 401 before CDM sees
+ * the stop, so it is not the second one; whatever the body says, it is about
+ * the token.  Of a 403 nothing is known like that.
+ */
+
+static ngx_uint_t
+ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ctx->upstream_status != NGX_HTTP_UNAUTHORIZED
+        || !ctx->injected
+        || ctx->repeated)
+    {
+        return 0;
+    }
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    return ngx_http_cdm_stop_token_drop(cdmcf->zone, &ctx->key,
+                                        ctx->generation)
+           == NGX_OK;
 }
 
 

@@ -191,6 +191,7 @@ ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
     static ngx_str_t          none = ngx_string("NONE");
     static ngx_str_t          hit = ngx_string("HIT");
     static ngx_str_t          waited = ngx_string("WAIT");
+    static ngx_str_t          renewed = ngx_string("RENEWED");
 
     ctx = ngx_http_cdm_stop_get_ctx(r->main);
 
@@ -203,7 +204,11 @@ ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
         return ngx_http_cdm_stop_variable_set(v, &none);
     }
 
-    return ngx_http_cdm_stop_variable_set(v, ctx->waited ? &waited : &hit);
+    if (ctx->repeated) {
+        return ngx_http_cdm_stop_variable_set(v, &renewed);
+    }
+
+    return ngx_http_cdm_stop_variable_set(v, ctx->late ? &waited : &hit);
 }
 
 

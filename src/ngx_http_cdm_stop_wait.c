@@ -67,6 +67,7 @@ ngx_http_cdm_stop_wait(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
     if (!ctx->waited) {
         ctx->waited = 1;
+        ctx->late = 1;
         ctx->wait_start = ngx_http_cdm_stop_now();
         ctx->wait_end = ctx->wait_start + ctx->conf->wait;
     }
@@ -87,7 +88,8 @@ ngx_http_cdm_stop_wait_done(ngx_http_cdm_stop_ctx_t *ctx,
     ngx_http_cdm_stop_found_t *found, ngx_int_t rc)
 {
     if (ctx->waited) {
-        ctx->wait_time = ngx_http_cdm_stop_now() - ctx->wait_start;
+        ctx->waited = 0;
+        ctx->wait_time += ngx_http_cdm_stop_now() - ctx->wait_start;
     }
 
     ctx->token_len = found->len;
@@ -110,14 +112,21 @@ ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
     ngx_http_cdm_stop_found_t *found)
 {
-    ngx_int_t   rc;
-    ngx_msec_t  lease;
+    ngx_int_t  rc;
 
-    /* the owner of a lease gives up before the lease ends */
+    /* without a master, a reload does not make a process */
 
-    lease = identity->timeout + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+    ngx_http_cdm_stop_start_renewal(cdmcf);
 
-    rc = ngx_http_cdm_stop_token_find(cdmcf->zone, key, lease, found);
+    rc = ngx_http_cdm_stop_token_find(cdmcf->zone, key, &identity->terms,
+                                      found);
+
+    if (rc == NGX_OK && found->lease.id) {
+
+        /* nobody waits for a renewal, so nobody minds if it fails */
+
+        (void) ngx_http_cdm_stop_fetch(cdmcf, identity, key, &found->lease);
+    }
 
     if (rc != NGX_DONE) {
         return rc;
@@ -156,7 +165,8 @@ ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
     /* the cleanup of the context ends the wait if the client leaves */
 
     r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_core_run_phases;
+    r->write_event_handler = ctx->repeat ? ngx_http_request_empty_handler
+                                         : ngx_http_core_run_phases;
 
     if (r->connection->read->ready) {
         ngx_post_event(r->connection->read, &ngx_posted_events);
@@ -340,9 +350,27 @@ ngx_http_cdm_stop_wake_handler(ngx_event_t *ev)
     ngx_http_set_log_request(c->log, r);
 
     r->read_event_handler = ngx_http_block_reading;
-    r->write_event_handler = ngx_http_core_run_phases;
 
-    ngx_http_core_run_phases(r);
+    if (ctx->repeat) {
+        r->write_event_handler = ngx_http_request_empty_handler;
+        ngx_http_cdm_stop_repeat(r);
+
+    } else {
+        r->write_event_handler = ngx_http_core_run_phases;
+        ngx_http_core_run_phases(r);
+    }
 
     ngx_http_run_posted_requests(c);
+}
+
+
+void
+ngx_http_cdm_stop_wake_later(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ctx->wake.handler = ngx_http_cdm_stop_wake_handler;
+    ctx->wake.data = r;
+    ctx->wake.log = r->connection->log;
+
+    ngx_post_event(&ctx->wake, &ngx_posted_events);
 }

@@ -1,0 +1,115 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+
+
+/* a look for tokens to renew, in milliseconds, and how many at one look */
+#define NGX_HTTP_CDM_STOP_LOOK_EVERY  1000
+#define NGX_HTTP_CDM_STOP_LOOK_MAX    16
+
+
+static void ngx_http_cdm_stop_renew_handler(ngx_event_t *ev);
+static void ngx_http_cdm_stop_renew(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_key_t *key);
+
+
+/*
+ * A token that is used all the time is renewed by whoever uses it.  This is
+ * for one that is used now and then: it is renewed if it was used in its life,
+ * and lapses otherwise.
+ */
+
+void
+ngx_http_cdm_stop_start_renewal(ngx_http_cdm_stop_main_conf_t *cdmcf)
+{
+    ngx_event_t  *ev;
+
+    ev = &cdmcf->worker->renew;
+
+    if (ev->handler) {
+        return;
+    }
+
+    ev->handler = ngx_http_cdm_stop_renew_handler;
+    ev->data = cdmcf;
+    ev->log = ngx_cycle->log;
+    ev->cancelable = 1;
+
+    ngx_add_timer(ev, ngx_random() % NGX_HTTP_CDM_STOP_LOOK_EVERY);
+}
+
+
+void
+ngx_http_cdm_stop_stop_renewal(void *data)
+{
+    ngx_http_cdm_stop_main_conf_t *cdmcf = data;
+
+    if (cdmcf->worker->renew.timer_set) {
+        ngx_del_timer(&cdmcf->worker->renew);
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_renew_handler(ngx_event_t *ev)
+{
+    ngx_uint_t                      i, n;
+    ngx_http_cdm_stop_key_t         keys[NGX_HTTP_CDM_STOP_LOOK_MAX];
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    /* a worker that is about to end leaves it to the new ones */
+
+    if (ngx_exiting || ngx_terminate) {
+        return;
+    }
+
+    ngx_add_timer(ev, NGX_HTTP_CDM_STOP_LOOK_EVERY);
+
+    cdmcf = ev->data;
+
+    n = ngx_http_cdm_stop_token_due(cdmcf->zone, keys,
+                                    NGX_HTTP_CDM_STOP_LOOK_MAX);
+
+    for (i = 0; i < n; i++) {
+        ngx_http_cdm_stop_renew(cdmcf, &keys[i]);
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_renew(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_key_t *key)
+{
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_found_t        found;
+    ngx_http_cdm_stop_identity_t   **identities;
+
+    identities = cdmcf->identities.elts;
+
+    for (i = 0; i < cdmcf->identities.nelts; i++) {
+
+        if (ngx_memcmp(identities[i]->digest, key->digest,
+                       NGX_HTTP_CDM_STOP_DIGEST_LEN)
+            != 0)
+        {
+            continue;
+        }
+
+        if (ngx_http_cdm_stop_token_renew(cdmcf->zone, key,
+                                          &identities[i]->terms, &found)
+            == NGX_DONE)
+        {
+            (void) ngx_http_cdm_stop_fetch(cdmcf, identities[i], key,
+                                           &found.lease);
+        }
+
+        return;
+    }
+}

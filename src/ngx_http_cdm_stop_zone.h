@@ -1,0 +1,165 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#ifndef _NGX_HTTP_CDM_STOP_ZONE_H_INCLUDED_
+#define _NGX_HTTP_CDM_STOP_ZONE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_cdm_stop_token.h"
+
+
+#define NGX_HTTP_CDM_STOP_SECRET_LEN  32
+
+/*
+ * Exchanges of one identity at one time, and refused ones in one hold: IAM
+ * locks an account after a few, so no more may be on their way than may yet
+ * be refused.
+ */
+#define NGX_HTTP_CDM_STOP_SLOTS       2
+
+/* projects of one identity under "projects any", and new ones in a minute */
+#define NGX_HTTP_CDM_STOP_PROJECTS    256
+#define NGX_HTTP_CDM_STOP_NEW         10
+
+/* tokens of one entry that a 401 of CDM may end in a minute */
+#define NGX_HTTP_CDM_STOP_DROPS       6
+
+
+/* how often something happened in a window of time that began with it */
+
+typedef struct {
+    int64_t                    since;
+    ngx_uint_t                 n;
+} ngx_http_cdm_stop_count_t;
+
+
+/* what all nodes of the tree begin with */
+
+typedef struct {
+    ngx_rbtree_node_t          rbnode;      /* key: hash of what follows */
+    ngx_http_cdm_stop_key_t    key;
+} ngx_http_cdm_stop_node_t;
+
+
+/*
+ * A token and the state of getting it: one slab block with the token at its
+ * end, so that a token of 9,120 bytes takes three pages and no more.  To
+ * store a token is to replace the entry: nobody keeps a pointer to one
+ * without the lock.
+ */
+
+typedef struct {
+    ngx_http_cdm_stop_node_t   node;
+
+    ngx_http_cdm_stop_lease_t  lease;
+    ngx_pid_t                  owner;
+
+    uint64_t                   generation;
+    int64_t                    renew;       /* when it is time to */
+    int64_t                    end;         /* of the token, minus margin */
+
+    int64_t                    next_try;
+    ngx_uint_t                 failures;
+    ngx_http_cdm_stop_fail_e   fail;
+    ngx_http_cdm_stop_count_t  drops;
+
+    unsigned                   used:1;      /* since it was issued */
+
+    size_t                     len;
+    u_char                     token[1];
+} ngx_http_cdm_stop_entry_t;
+
+
+typedef struct {
+    ngx_http_cdm_stop_lease_t  lease;
+    ngx_pid_t                  owner;
+} ngx_http_cdm_stop_slot_t;
+
+
+/* what holds for an identity over all its projects; its key has none */
+
+typedef struct {
+    ngx_http_cdm_stop_node_t   node;
+    ngx_http_cdm_stop_slot_t   slots[NGX_HTTP_CDM_STOP_SLOTS];
+    ngx_http_cdm_stop_count_t  refused;
+    ngx_http_cdm_stop_count_t  added;       /* projects */
+    ngx_uint_t                 projects;
+} ngx_http_cdm_stop_account_t;
+
+
+typedef struct {
+    ngx_rbtree_t               rbtree;
+    ngx_rbtree_node_t          sentinel;
+    uint64_t                   leases;      /* given so far */
+    uint64_t                   generations;
+    u_char                     secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
+} ngx_http_cdm_stop_shctx_t;
+
+
+typedef struct {
+    ngx_http_cdm_stop_shctx_t  *sh;
+    ngx_slab_pool_t            *shpool;
+} ngx_http_cdm_stop_zone_t;
+
+
+/* All that follows is called with the mutex of the zone held. */
+
+void ngx_http_cdm_stop_node_insert(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_node_t *node);
+
+ngx_http_cdm_stop_node_t *ngx_http_cdm_stop_node_lookup(
+    ngx_http_cdm_stop_zone_t *zone, ngx_http_cdm_stop_key_t *key);
+
+/* whether a node is an entry and not an account */
+ngx_uint_t ngx_http_cdm_stop_node_is_entry(ngx_http_cdm_stop_node_t *node);
+
+/* NULL if the zone is full even after lapsed entries have made room */
+void *ngx_http_cdm_stop_node_alloc(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, size_t size);
+
+/* takes an entry out and wipes its token */
+void ngx_http_cdm_stop_entry_free(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *entry);
+
+/* whether a lease is in force: not over, and its owner alive */
+ngx_uint_t ngx_http_cdm_stop_lease_held(ngx_http_cdm_stop_lease_t *lease,
+    ngx_pid_t owner, int64_t now);
+
+/* one more in a window of so many milliseconds; returns how many by now */
+ngx_uint_t ngx_http_cdm_stop_count(ngx_http_cdm_stop_count_t *count,
+    int64_t now, int64_t window);
+
+/* how many in the window, without one more */
+ngx_uint_t ngx_http_cdm_stop_counted(ngx_http_cdm_stop_count_t *count,
+    int64_t now, int64_t window);
+
+/* the account of the identity of key, made if need be; NULL: zone is full */
+ngx_http_cdm_stop_account_t *ngx_http_cdm_stop_account_get(
+    ngx_http_cdm_stop_zone_t *zone, ngx_http_cdm_stop_key_t *key);
+
+/*
+ * Whether the identity may get one more project: NGX_OK, or NGX_BUSY with the
+ * milliseconds until it may.
+ */
+ngx_int_t ngx_http_cdm_stop_account_admit(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_account_t *account, int64_t now, int64_t *retry);
+
+/*
+ * Takes a slot for a lease: NGX_OK, NGX_AGAIN if all are taken, or NGX_BUSY
+ * with the milliseconds that the identity rests because it was refused.
+ */
+ngx_int_t ngx_http_cdm_stop_account_begin(ngx_http_cdm_stop_account_t *account,
+    ngx_http_cdm_stop_lease_t *lease, int64_t now, int64_t hold,
+    int64_t *retry);
+
+/* gives the slot of a lease back */
+void ngx_http_cdm_stop_account_end(ngx_http_cdm_stop_account_t *account,
+    ngx_http_cdm_stop_lease_t *lease);
+
+
+#endif /* _NGX_HTTP_CDM_STOP_ZONE_H_INCLUDED_ */
