@@ -16,6 +16,7 @@
 
 static ngx_int_t ngx_http_cdm_stop_endpoint_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
+static ngx_uint_t ngx_http_cdm_stop_endpoint_legal(ngx_str_t *uri);
 static ngx_int_t ngx_http_cdm_stop_endpoint_upstream(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
 static ngx_int_t ngx_http_cdm_stop_endpoint_ssl(ngx_conf_t *cf,
@@ -59,8 +60,7 @@ ngx_http_cdm_stop_endpoint_target(ngx_conf_t *cf,
     }
 
     if (url->family == AF_UNIX
-        || (url->uri.len
-            && ngx_strlchr(url->uri.data, url->uri.data + url->uri.len, '?')))
+        || !ngx_http_cdm_stop_endpoint_legal(&identity->uri))
     {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
                                      "\"uri %V\" of identity \"%V\" must be "
@@ -114,6 +114,26 @@ ngx_http_cdm_stop_endpoint_target(ngx_conf_t *cf,
     }
 
     return NGX_OK;
+}
+
+
+/* it becomes part of a request line */
+
+static ngx_uint_t
+ngx_http_cdm_stop_endpoint_legal(ngx_str_t *uri)
+{
+    size_t  i;
+
+    for (i = 0; i < uri->len; i++) {
+
+        if (uri->data[i] <= 0x20 || uri->data[i] > 0x7e
+            || uri->data[i] == '?' || uri->data[i] == '#')
+        {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
@@ -243,7 +263,8 @@ static ngx_int_t
 ngx_http_cdm_stop_endpoint_digest(ngx_http_cdm_stop_identity_t *identity)
 {
     size_t       len;
-    ngx_str_t   *part[5];
+    u_char       trust[2];
+    ngx_str_t   *part[8], checks;
     ngx_uint_t   i;
     EVP_MD_CTX  *md;
 
@@ -252,6 +273,18 @@ ngx_http_cdm_stop_endpoint_digest(ngx_http_cdm_stop_identity_t *identity)
     part[2] = &identity->credentials.domain;
     part[3] = &identity->credentials.user;
     part[4] = &identity->credentials.password;
+
+    /* nor is a token that came unchecked one that came from IAM */
+
+    trust[0] = (u_char) identity->verify;
+    trust[1] = (u_char) identity->insecure;
+
+    checks.len = sizeof(trust);
+    checks.data = trust;
+
+    part[5] = &identity->server_name.value;
+    part[6] = &identity->trusted_certificate;
+    part[7] = &checks;
 
     ngx_str_set(part[1], "password");
 
@@ -264,7 +297,7 @@ ngx_http_cdm_stop_endpoint_digest(ngx_http_cdm_stop_identity_t *identity)
         goto failed;
     }
 
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
 
         len = part[i]->len;
 

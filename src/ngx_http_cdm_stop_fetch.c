@@ -20,6 +20,7 @@ static ngx_int_t ngx_http_cdm_stop_fetch_request(
 static u_char *ngx_http_cdm_stop_fetch_log(ngx_log_t *log, u_char *buf,
     size_t len);
 static void ngx_http_cdm_stop_fetch_event(ngx_event_t *ev);
+static void ngx_http_cdm_stop_fetch_give_up(ngx_connection_t *c);
 static void ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev);
 static void ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_grant_t *grant);
@@ -276,11 +277,26 @@ ngx_http_cdm_stop_fetch_event(ngx_event_t *ev)
     c = ev->data;
 
     if (c->close) {
-        c->error = 1;
-
-        ngx_http_finalize_request(c->data, NGX_ERROR);
-        ngx_http_run_posted_requests(c);
+        ngx_http_cdm_stop_fetch_give_up(c);
     }
+}
+
+
+static void
+ngx_http_cdm_stop_fetch_give_up(ngx_connection_t *c)
+{
+    ngx_http_request_t  *r;
+
+    r = c->data;
+
+    /* the cleanup of upstream gives one reference back while core works on */
+
+    r->main->count++;
+
+    c->error = 1;
+
+    ngx_http_finalize_request(r, NGX_ERROR);
+    ngx_http_run_posted_requests(c);
 }
 
 
@@ -289,18 +305,13 @@ ngx_http_cdm_stop_fetch_event(ngx_event_t *ev)
 static void
 ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev)
 {
-    ngx_connection_t           *c;
     ngx_http_cdm_stop_fetch_t  *f;
 
     f = ev->data;
-    c = f->request->connection;
 
     f->timedout = 1;
 
-    c->error = 1;
-
-    ngx_http_finalize_request(f->request, NGX_ERROR);
-    ngx_http_run_posted_requests(c);
+    ngx_http_cdm_stop_fetch_give_up(f->request->connection);
 }
 
 

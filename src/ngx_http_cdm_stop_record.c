@@ -31,6 +31,7 @@ static void ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage);
 static void ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static ngx_uint_t ngx_http_cdm_stop_record_question(u_char *p, u_char *last);
 static void ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
@@ -184,10 +185,7 @@ ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
 
     for (p = path.data; p < path.data + path.len; p++) {
 
-        if (*p == '?'
-            || (path.data + path.len - p >= 3
-                && ngx_strncasecmp(p, (u_char *) "%3f", 3) == 0))
-        {
+        if (ngx_http_cdm_stop_record_question(p, path.data + path.len)) {
             path.len = p - path.data;
             break;
         }
@@ -195,6 +193,25 @@ ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
 
     ngx_http_cdm_stop_record_text(rec, "target", &path,
                                   NGX_HTTP_CDM_STOP_FIELD);
+}
+
+
+/* a question mark, escaped any number of times */
+
+static ngx_uint_t
+ngx_http_cdm_stop_record_question(u_char *p, u_char *last)
+{
+    if (*p != '%') {
+        return *p == '?';
+    }
+
+    p++;
+
+    while (last - p >= 2 && p[0] == '2' && p[1] == '5') {
+        p += 2;
+    }
+
+    return last - p >= 2 && p[0] == '3' && (p[1] | 0x20) == 'f';
 }
 
 

@@ -22,6 +22,21 @@
 #define NGX_HTTP_CDM_STOP_CONTROL   0x03    /* a control character, a blank */
 
 
+/*
+ * A target without escapes.  Some parsers skip controls and blanks, to others
+ * they are an end; some take characters beyond ASCII for the ASCII ones that
+ * they resemble, others skip them.
+ */
+
+typedef struct {
+    u_char     *start;
+    u_char     *last;
+    unsigned    controls:1;     /* controls are kept */
+    unsigned    beyond:1;       /* characters beyond ASCII are not folded */
+    unsigned    ambiguous:1;    /* there are some of these */
+} ngx_http_cdm_stop_plain_t;
+
+
 /* a segment, read as far as its first semicolon */
 
 typedef struct {
@@ -43,19 +58,17 @@ typedef struct {
 
 
 static ngx_uint_t ngx_http_cdm_stop_any_reading(u_char *p, u_char *last);
-static u_char *ngx_http_cdm_stop_plain(u_char *dst, ngx_str_t *uri,
-    ngx_uint_t controls);
-static u_char *ngx_http_cdm_stop_add_char(u_char *dst, u_char c,
-    ngx_uint_t controls);
-static u_char *ngx_http_cdm_stop_decode(u_char *start, u_char *last,
-    ngx_uint_t controls);
-static u_char *ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst,
-    ngx_uint_t controls);
-static u_char *ngx_http_cdm_stop_fold(u_char *p, u_char *last,
-    ngx_uint_t controls);
+static void ngx_http_cdm_stop_make_plain(ngx_http_cdm_stop_plain_t *plain,
+    ngx_str_t *uri);
+static u_char *ngx_http_cdm_stop_add_char(ngx_http_cdm_stop_plain_t *plain,
+    u_char *dst, u_char c);
+static void ngx_http_cdm_stop_decode(ngx_http_cdm_stop_plain_t *plain);
+static u_char *ngx_http_cdm_stop_decode_end(ngx_http_cdm_stop_plain_t *plain,
+    u_char *dst);
+static void ngx_http_cdm_stop_fold(ngx_http_cdm_stop_plain_t *plain);
 static uint32_t ngx_http_cdm_stop_lenient(u_char **p, u_char *last);
-static u_char *ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c,
-    ngx_uint_t controls);
+static u_char *ngx_http_cdm_stop_fold_char(ngx_http_cdm_stop_plain_t *plain,
+    u_char *dst, uint32_t c);
 static void ngx_http_cdm_stop_segment_start(ngx_http_cdm_stop_segment_t *s);
 static void ngx_http_cdm_stop_segment_char(ngx_http_cdm_stop_segment_t *s,
     u_char c);
@@ -94,19 +107,29 @@ static ngx_str_t  ngx_http_cdm_stop_shape[NGX_HTTP_CDM_STOP_SEGMENTS] = {
 ngx_uint_t
 ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch)
 {
-    u_char  *last;
+    ngx_uint_t                 mode;
+    ngx_http_cdm_stop_plain_t  plain;
 
-    /* some parsers skip controls and blanks, to others they are an end */
+    for (mode = 0; mode < 4; mode++) {
 
-    last = ngx_http_cdm_stop_plain(scratch, uri, 0);
+        ngx_memzero(&plain, sizeof(ngx_http_cdm_stop_plain_t));
 
-    if (ngx_http_cdm_stop_any_reading(scratch, last)) {
-        return 1;
+        plain.start = scratch;
+        plain.controls = (mode & 1);
+        plain.beyond = (mode >> 1);
+
+        ngx_http_cdm_stop_make_plain(&plain, uri);
+
+        if (ngx_http_cdm_stop_any_reading(plain.start, plain.last)) {
+            return 1;
+        }
+
+        if (!plain.ambiguous) {
+            break;
+        }
     }
 
-    last = ngx_http_cdm_stop_plain(scratch, uri, 1);
-
-    return ngx_http_cdm_stop_any_reading(scratch, last);
+    return 0;
 }
 
 
@@ -173,37 +196,42 @@ ngx_http_cdm_stop_any_reading(u_char *p, u_char *last)
 
 /* decodes and folds until nothing is left to decode or to fold */
 
-static u_char *
-ngx_http_cdm_stop_plain(u_char *dst, ngx_str_t *uri, ngx_uint_t controls)
+static void
+ngx_http_cdm_stop_make_plain(ngx_http_cdm_stop_plain_t *plain, ngx_str_t *uri)
 {
-    u_char  *last;
+    u_char  *dst;
     size_t   i, len;
 
-    last = dst;
+    dst = plain->start;
 
     for (i = 0; i < uri->len; i++) {
-        last = ngx_http_cdm_stop_add_char(last, uri->data[i], controls);
+        dst = ngx_http_cdm_stop_add_char(plain, dst, uri->data[i]);
     }
 
+    plain->last = dst;
+
     do {
-        len = last - dst;
+        len = plain->last - plain->start;
 
-        last = ngx_http_cdm_stop_decode(dst, last, controls);
-        last = ngx_http_cdm_stop_fold(dst, last, controls);
+        ngx_http_cdm_stop_decode(plain);
+        ngx_http_cdm_stop_fold(plain);
 
-    } while ((size_t) (last - dst) != len);
-
-    return last;
+    } while ((size_t) (plain->last - plain->start) != len);
 }
 
 
 static u_char *
-ngx_http_cdm_stop_add_char(u_char *dst, u_char c, ngx_uint_t controls)
+ngx_http_cdm_stop_add_char(ngx_http_cdm_stop_plain_t *plain, u_char *dst,
+    u_char c)
 {
     if (c > 0x20 && c != 0x7f) {
         *dst++ = c;
+        return dst;
+    }
 
-    } else if (controls) {
+    plain->ambiguous = 1;
+
+    if (plain->controls) {
         *dst++ = NGX_HTTP_CDM_STOP_CONTROL;
     }
 
@@ -211,23 +239,21 @@ ngx_http_cdm_stop_add_char(u_char *dst, u_char c, ngx_uint_t controls)
 }
 
 
-/* an escaped slash becomes a soft one */
-
-static u_char *
-ngx_http_cdm_stop_decode(u_char *start, u_char *last, ngx_uint_t controls)
+static void
+ngx_http_cdm_stop_decode(ngx_http_cdm_stop_plain_t *plain)
 {
     u_char  *p, *dst, *end;
 
-    dst = start;
+    dst = plain->start;
 
-    for (p = start; p < last; p++) {
+    for (p = plain->start; p < plain->last; p++) {
 
         *dst++ = *p;
 
         /* what was decoded may complete an escape that began before it */
 
         for ( ;; ) {
-            end = ngx_http_cdm_stop_decode_end(start, dst, controls);
+            end = ngx_http_cdm_stop_decode_end(plain, dst);
 
             if (end == dst) {
                 break;
@@ -237,19 +263,18 @@ ngx_http_cdm_stop_decode(u_char *start, u_char *last, ngx_uint_t controls)
         }
     }
 
-    return dst;
+    plain->last = dst;
 }
 
 
 /* decodes %XX or %uXXXX before dst, if it is there */
 
 static u_char *
-ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst, ngx_uint_t controls)
+ngx_http_cdm_stop_decode_end(ngx_http_cdm_stop_plain_t *plain, u_char *dst)
 {
-    u_char     c;
     ngx_int_t  n;
 
-    if (dst - start >= 3 && dst[-3] == '%') {
+    if (dst - plain->start >= 3 && dst[-3] == '%') {
 
         n = ngx_hextoi(dst - 2, 2);
 
@@ -257,17 +282,19 @@ ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst, ngx_uint_t controls)
             return dst;
         }
 
-        c = (u_char) n;
         dst -= 3;
 
-        if (c == '/') {
-            *dst++ = NGX_HTTP_CDM_STOP_SOFT;
+        /* an escaped slash is a soft one */
 
-        } else {
-            dst = ngx_http_cdm_stop_add_char(dst, c, controls);
+        if (n == '/') {
+            *dst++ = NGX_HTTP_CDM_STOP_SOFT;
+            return dst;
         }
 
-    } else if (dst - start >= 6 && dst[-6] == '%' && (dst[-5] | 0x20) == 'u') {
+        return ngx_http_cdm_stop_add_char(plain, dst, (u_char) n);
+    }
+
+    if (dst - plain->start >= 6 && dst[-6] == '%' && (dst[-5] | 0x20) == 'u') {
 
         n = ngx_hextoi(dst - 4, 4);
 
@@ -275,7 +302,7 @@ ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst, ngx_uint_t controls)
             return dst;
         }
 
-        dst = ngx_http_cdm_stop_fold_char(dst - 6, (uint32_t) n, controls);
+        return ngx_http_cdm_stop_fold_char(plain, dst - 6, (uint32_t) n);
     }
 
     return dst;
@@ -284,15 +311,15 @@ ngx_http_cdm_stop_decode_end(u_char *start, u_char *dst, ngx_uint_t controls)
 
 /* lower case, and ASCII for the characters that compatibility makes of it */
 
-static u_char *
-ngx_http_cdm_stop_fold(u_char *p, u_char *last, ngx_uint_t controls)
+static void
+ngx_http_cdm_stop_fold(ngx_http_cdm_stop_plain_t *plain)
 {
-    u_char    *dst;
+    u_char    *p, *dst;
     uint32_t   c;
 
-    dst = p;
+    dst = plain->start;
 
-    while (p < last) {
+    for (p = plain->start; p < plain->last; /* void */ ) {
 
         if (*p < 0x80 && *p != '\\') {
             *dst++ = ngx_tolower(*p);
@@ -300,11 +327,17 @@ ngx_http_cdm_stop_fold(u_char *p, u_char *last, ngx_uint_t controls)
             continue;
         }
 
-        c = ngx_http_cdm_stop_lenient(&p, last);
-        dst = ngx_http_cdm_stop_fold_char(dst, c, controls);
+        if (plain->beyond && *p >= 0x80) {
+            *dst++ = NGX_HTTP_CDM_STOP_ANY;
+            p++;
+            continue;
+        }
+
+        c = ngx_http_cdm_stop_lenient(&p, plain->last);
+        dst = ngx_http_cdm_stop_fold_char(plain, dst, c);
     }
 
-    return dst;
+    plain->last = dst;
 }
 
 
@@ -343,8 +376,13 @@ ngx_http_cdm_stop_lenient(u_char **p, u_char *last)
 
 
 static u_char *
-ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c, ngx_uint_t controls)
+ngx_http_cdm_stop_fold_char(ngx_http_cdm_stop_plain_t *plain, u_char *dst,
+    uint32_t c)
 {
+    if (c != '\\') {
+        plain->ambiguous = 1;
+    }
+
     if (c >= 0xff01 && c <= 0xff5e) {
         c -= 0xff00 - 0x20;
 
@@ -386,8 +424,7 @@ ngx_http_cdm_stop_fold_char(u_char *dst, uint32_t c, ngx_uint_t controls)
         *dst++ = NGX_HTTP_CDM_STOP_SOFT;
 
     } else {
-        dst = ngx_http_cdm_stop_add_char(dst, ngx_tolower((u_char) c),
-                                         controls);
+        dst = ngx_http_cdm_stop_add_char(plain, dst, ngx_tolower((u_char) c));
     }
 
     return dst;
