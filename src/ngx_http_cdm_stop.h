@@ -75,7 +75,9 @@ typedef struct {
 
 /* an identity of the gateway at IAM: cdm_stop_iam NAME { ... } */
 
-typedef struct {
+typedef struct ngx_http_cdm_stop_identity_s  ngx_http_cdm_stop_identity_t;
+
+struct ngx_http_cdm_stop_identity_s {
     ngx_str_t                       name;
     ngx_http_cdm_stop_place_t       place;
 
@@ -83,9 +85,13 @@ typedef struct {
     ngx_url_t                       url;
     ngx_str_t                       host;       /* for the Host header */
     ngx_str_t                       path;       /* of the token API */
-    ngx_str_t                       method;
     ngx_http_cdm_stop_credentials_t credentials;
     ngx_str_t                       password_file;
+    ngx_str_t                       access_key_file;
+    ngx_str_t                       secret_key_file;
+    ngx_str_t                       token_file;
+    ngx_str_t                       via_name;
+    ngx_http_cdm_stop_identity_t   *via;        /* whose token an agency needs */
     ngx_array_t                    *projects;   /* of ngx_str_t */
     ngx_flag_t                      any_project;
     ngx_msec_t                      timeout;
@@ -102,8 +108,7 @@ typedef struct {
     u_char                          digest[NGX_HTTP_CDM_STOP_DIGEST_LEN];
     ngx_http_upstream_conf_t        upstream;
     unsigned                        ssl:1;
-    unsigned                        uri_set:1;
-} ngx_http_cdm_stop_identity_t;
+};
 
 
 typedef struct {
@@ -390,6 +395,15 @@ ngx_int_t ngx_http_cdm_stop_wait(ngx_http_request_t *r,
 void ngx_http_cdm_stop_wake_later(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
+/*
+ * Asks IAM with the lease in found, or sees to it that the token that this
+ * needs itself is asked for first.  Returns NGX_AGAIN, or NGX_BUSY with
+ * found->retry and fail, or NGX_ERROR; without NGX_AGAIN the lease is ended.
+ */
+ngx_int_t ngx_http_cdm_stop_ask(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    ngx_http_cdm_stop_found_t *found);
+
 /* looks from now on, in this worker, for tokens that have to be renewed */
 void ngx_http_cdm_stop_start_renewal(ngx_http_cdm_stop_main_conf_t *cdmcf);
 
@@ -457,6 +471,38 @@ ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
 
 char *ngx_http_cdm_stop_identity_block(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+/* what a token of the identity for a project is found by */
+void ngx_http_cdm_stop_identity_key(ngx_http_cdm_stop_identity_t *identity,
+    u_char *project, ngx_http_cdm_stop_key_t *key);
+
+/* "method", "scope", "agency", "projects", and the like in the block */
+char *ngx_http_cdm_stop_set_method(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_cdm_stop_set_scope(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_cdm_stop_set_agency(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/*
+ * Checks that the identity has what its method needs and nothing else, and
+ * reads its secrets.  Logs what is wrong and returns NGX_ERROR.
+ */
+ngx_int_t ngx_http_cdm_stop_method(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
+
+/*
+ * Reads the token of the method "file", in a worker.  stamp tells one content
+ * of the file from another.  Returns NGX_ERROR if it is not there or is not a
+ * whole token, after that has been logged.
+ */
+ngx_int_t ngx_http_cdm_stop_read_token_file(
+    ngx_http_cdm_stop_identity_t *identity, ngx_pool_t *pool,
+    ngx_str_t *token, uint64_t *stamp, ngx_log_t *log);
+
+/* the stamp alone, 0 if there is no file */
+uint64_t ngx_http_cdm_stop_token_file_stamp(
+    ngx_http_cdm_stop_identity_t *identity);
 
 /*
  * Where the identity's IAM is, how it is reached and checked, and the digest

@@ -262,31 +262,45 @@ ngx_http_cdm_stop_endpoint_ssl(ngx_conf_t *cf,
 static ngx_int_t
 ngx_http_cdm_stop_endpoint_digest(ngx_http_cdm_stop_identity_t *identity)
 {
-    size_t       len;
-    u_char       trust[2];
-    ngx_str_t   *part[8], checks;
-    ngx_uint_t   i;
-    EVP_MD_CTX  *md;
+    size_t                            len;
+    u_char                            flags[4];
+    ngx_str_t                        *part[13], via, rest;
+    ngx_uint_t                        i;
+    EVP_MD_CTX                       *md;
+    ngx_http_cdm_stop_credentials_t  *credentials;
 
-    part[0] = &identity->uri;
-    part[1] = &identity->method;
-    part[2] = &identity->credentials.domain;
-    part[3] = &identity->credentials.user;
-    part[4] = &identity->credentials.password;
+    credentials = &identity->credentials;
+
+    ngx_str_null(&via);
+
+    if (identity->via) {
+        via.data = identity->via->digest;
+        via.len = NGX_HTTP_CDM_STOP_DIGEST_LEN;
+    }
 
     /* nor is a token that came unchecked one that came from IAM */
 
-    trust[0] = (u_char) identity->verify;
-    trust[1] = (u_char) identity->insecure;
+    flags[0] = (u_char) credentials->method;
+    flags[1] = (u_char) credentials->domain_scope;
+    flags[2] = (u_char) identity->verify;
+    flags[3] = (u_char) identity->insecure;
 
-    checks.len = sizeof(trust);
-    checks.data = trust;
+    rest.len = sizeof(flags);
+    rest.data = flags;
 
-    part[5] = &identity->server_name.value;
-    part[6] = &identity->trusted_certificate;
-    part[7] = &checks;
-
-    ngx_str_set(part[1], "password");
+    part[0] = &identity->uri;
+    part[1] = &credentials->domain;
+    part[2] = &credentials->user;
+    part[3] = &credentials->password;
+    part[4] = &credentials->access_key;
+    part[5] = &credentials->secret_key;
+    part[6] = &credentials->agency_domain;
+    part[7] = &credentials->agency;
+    part[8] = &via;
+    part[9] = &identity->token_file;
+    part[10] = &identity->server_name.value;
+    part[11] = &identity->trusted_certificate;
+    part[12] = &rest;
 
     md = EVP_MD_CTX_new();
     if (md == NULL) {

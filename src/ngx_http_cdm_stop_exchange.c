@@ -13,6 +13,8 @@
 
 static void ngx_http_cdm_stop_exchange_cleanup(void *data);
 static ngx_int_t ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r);
+static ngx_buf_t *ngx_http_cdm_stop_exchange_request(
+    ngx_http_cdm_stop_fetch_t *f, ngx_str_t *body);
 static ngx_int_t ngx_http_cdm_stop_exchange_reinit(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_exchange_status_line(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_exchange_header(ngx_http_request_t *r);
@@ -112,7 +114,6 @@ ngx_http_cdm_stop_exchange_cleanup(void *data)
 static ngx_int_t
 ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r)
 {
-    size_t                            len;
     ngx_buf_t                        *b;
     ngx_str_t                         body;
     ngx_chain_t                      *cl;
@@ -123,45 +124,25 @@ ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_cdm_stop_module);
     f = ctx->fetch;
 
-    credentials = f->identity->credentials;
-    credentials.project.len = NGX_HTTP_CDM_STOP_PROJECT_LEN;
-    credentials.project.data = f->key.project;
+    ngx_http_cdm_stop_fetch_credentials(f, &credentials);
 
-    if (ngx_http_cdm_stop_iam_body(r->pool, &credentials, &body) != NGX_OK) {
+    ngx_str_null(&body);
+
+    if (credentials.method != NGX_HTTP_CDM_STOP_FILE
+        && ngx_http_cdm_stop_iam_body(r->pool, &credentials, &body) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    len = sizeof("POST  HTTP/1.1" CRLF
-                 "Host: " CRLF
-                 "Content-Type: application/json;charset=utf8" CRLF
-                 "Content-Length: " CRLF
-                 "Accept: application/json" CRLF
-                 "User-Agent: ngx_http_cdm_stop_module/"
-                 NGX_HTTP_CDM_STOP_VERSION CRLF
-                 "Connection: close" CRLF CRLF) - 1
-          + f->identity->path.len + f->identity->host.len + NGX_SIZE_T_LEN
-          + body.len;
+    b = ngx_http_cdm_stop_exchange_request(f, &body);
 
-    b = ngx_create_temp_buf(r->pool, len);
-    if (b == NULL) {
+    if (body.len) {
         ngx_explicit_memzero(body.data, body.len);
-        return NGX_ERROR;
     }
 
-    b->last = ngx_sprintf(b->last,
-                          "POST %V HTTP/1.1" CRLF
-                          "Host: %V" CRLF
-                          "Content-Type: application/json;charset=utf8" CRLF
-                          "Content-Length: %uz" CRLF
-                          "Accept: application/json" CRLF
-                          "User-Agent: ngx_http_cdm_stop_module/"
-                          NGX_HTTP_CDM_STOP_VERSION CRLF
-                          "Connection: close" CRLF CRLF,
-                          &f->identity->path, &f->identity->host, body.len);
-
-    b->last = ngx_cpymem(b->last, body.data, body.len);
-
-    ngx_explicit_memzero(body.data, body.len);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
 
     f->output.data = b->start;
     f->output.len = b->end - b->start;
@@ -181,6 +162,67 @@ ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r)
     r->upstream->request_bufs = cl;
 
     return NGX_OK;
+}
+
+
+/* POST to get a token or, without a body, GET to ask about one */
+
+static ngx_buf_t *
+ngx_http_cdm_stop_exchange_request(ngx_http_cdm_stop_fetch_t *f,
+    ngx_str_t *body)
+{
+    size_t      len;
+    ngx_buf_t  *b;
+
+    len = sizeof("POST  HTTP/1.1" CRLF
+                 "Host: " CRLF
+                 "Content-Type: application/json;charset=utf8" CRLF
+                 "Content-Length: " CRLF
+                 "Accept: application/json" CRLF
+                 "User-Agent: ngx_http_cdm_stop_module/"
+                 NGX_HTTP_CDM_STOP_VERSION CRLF
+                 "X-Auth-Token: " CRLF
+                 "X-Subject-Token: " CRLF
+                 "Connection: close" CRLF CRLF) - 1
+          + f->identity->path.len + f->identity->host.len + NGX_SIZE_T_LEN
+          + 2 * f->auth.len + body->len;
+
+    b = ngx_create_temp_buf(f->request->pool, len);
+    if (b == NULL) {
+        return NULL;
+    }
+
+    b->last = ngx_sprintf(b->last, "%s %V HTTP/1.1" CRLF "Host: %V" CRLF,
+                          body->len ? "POST" : "GET", &f->identity->path,
+                          &f->identity->host);
+
+    if (body->len) {
+        b->last = ngx_sprintf(b->last,
+                              "Content-Type: application/json;charset=utf8"
+                              CRLF "Content-Length: %uz" CRLF, body->len);
+    }
+
+    b->last = ngx_sprintf(b->last,
+                          "Accept: application/json" CRLF
+                          "User-Agent: ngx_http_cdm_stop_module/"
+                          NGX_HTTP_CDM_STOP_VERSION CRLF);
+
+    if (f->auth.len) {
+        b->last = ngx_sprintf(b->last, "X-Auth-Token: %V" CRLF, &f->auth);
+    }
+
+    if (f->auth.len && body->len == 0) {
+        b->last = ngx_sprintf(b->last, "X-Subject-Token: %V" CRLF, &f->auth);
+    }
+
+    b->last = ngx_cpymem(b->last, "Connection: close" CRLF CRLF,
+                         sizeof("Connection: close" CRLF CRLF) - 1);
+
+    if (body->len) {
+        b->last = ngx_cpymem(b->last, body->data, body->len);
+    }
+
+    return b;
 }
 
 
@@ -636,6 +678,10 @@ ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f)
 
     if (f->output.data) {
         ngx_explicit_memzero(f->output.data, f->output.len);
+    }
+
+    if (f->auth.data) {
+        ngx_explicit_memzero(f->auth.data, f->auth.len);
     }
 
     if (f->answer.token.data) {

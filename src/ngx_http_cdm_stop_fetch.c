@@ -15,6 +15,8 @@
 
 
 static ngx_connection_t *ngx_http_cdm_stop_fetch_connection(ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c);
 static ngx_int_t ngx_http_cdm_stop_fetch_request(
     ngx_http_cdm_stop_fetch_t *f, ngx_connection_t *c);
 static u_char *ngx_http_cdm_stop_fetch_log(ngx_log_t *log, u_char *buf,
@@ -54,7 +56,9 @@ ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
     f->key = *key;
     f->lease = *lease;
 
-    if (ngx_http_cdm_stop_fetch_request(f, c) != NGX_OK) {
+    if (ngx_http_cdm_stop_fetch_auth(f, c) != NGX_OK
+        || ngx_http_cdm_stop_fetch_request(f, c) != NGX_OK)
+    {
         ngx_http_close_connection(c);
         goto failed;
     }
@@ -163,6 +167,42 @@ failed:
     }
 
     return NULL;
+}
+
+
+/* the token that the request itself needs, of a via or from a file */
+
+static ngx_int_t
+ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c)
+{
+    ngx_http_cdm_stop_key_t        key;
+    ngx_http_cdm_stop_identity_t  *identity;
+
+    identity = f->identity;
+
+    if (identity->credentials.method == NGX_HTTP_CDM_STOP_FILE) {
+        return ngx_http_cdm_stop_read_token_file(identity, c->pool, &f->auth,
+                                                 &f->stamp, ngx_cycle->log);
+    }
+
+    if (identity->via == NULL) {
+        return NGX_OK;
+    }
+
+    f->auth.data = ngx_pnalloc(c->pool, NGX_HTTP_CDM_STOP_TOKEN_LEN);
+    if (f->auth.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_cdm_stop_identity_key(identity->via, NULL, &key);
+
+    f->auth.len = ngx_http_cdm_stop_token_copy(f->cdmcf->zone, &key,
+                                               f->auth.data,
+                                               NGX_HTTP_CDM_STOP_TOKEN_LEN,
+                                               &f->generation);
+
+    return f->auth.len ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -320,9 +360,9 @@ ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev)
 void
 ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 {
-    ngx_str_t                  project;
-    const char                *error;
-    ngx_http_cdm_stop_grant_t  grant;
+    const char                       *error;
+    ngx_http_cdm_stop_grant_t         grant;
+    ngx_http_cdm_stop_credentials_t   credentials;
 
     if (f->ended) {
         return;
@@ -334,9 +374,6 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
         ngx_del_timer(&f->deadline);
     }
 
-    project.len = NGX_HTTP_CDM_STOP_PROJECT_LEN;
-    project.data = f->key.project;
-
     if (rc != NGX_OK || !f->complete) {
         ngx_http_cdm_stop_fetch_failed(f, NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
                                        f->timedout ? "no answer in time"
@@ -344,7 +381,24 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
         goto done;
     }
 
-    error = ngx_http_cdm_stop_iam_read(&f->answer, &project, &grant);
+    ngx_http_cdm_stop_fetch_credentials(f, &credentials);
+
+    if (credentials.method == NGX_HTTP_CDM_STOP_FILE) {
+
+        /* the token is ours, and it was issued long ago */
+
+        f->answer.tokens = 1;
+        f->answer.token = f->auth;
+
+        if (f->answer.date == (time_t) NGX_ERROR) {
+            f->answer.date = ngx_time();
+        }
+    }
+
+    ngx_memzero(&grant, sizeof(ngx_http_cdm_stop_grant_t));
+    grant.stamp = f->stamp;
+
+    error = ngx_http_cdm_stop_iam_read(&f->answer, &credentials, &grant);
 
     if (error) {
         ngx_http_cdm_stop_fetch_failed(f, ngx_http_cdm_stop_fetch_reason(f),
@@ -357,6 +411,17 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 done:
 
     ngx_http_cdm_stop_wake(f->cdmcf, &f->key);
+}
+
+
+void
+ngx_http_cdm_stop_fetch_credentials(ngx_http_cdm_stop_fetch_t *f,
+    ngx_http_cdm_stop_credentials_t *credentials)
+{
+    *credentials = f->identity->credentials;
+
+    credentials->project.len = NGX_HTTP_CDM_STOP_PROJECT_LEN;
+    credentials->project.data = f->key.project;
 }
 
 
@@ -424,9 +489,23 @@ ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
 static ngx_http_cdm_stop_fail_e
 ngx_http_cdm_stop_fetch_reason(ngx_http_cdm_stop_fetch_t *f)
 {
+    ngx_http_cdm_stop_key_t  key;
+
     switch (f->answer.status) {
 
     case NGX_HTTP_UNAUTHORIZED:
+
+        if (f->identity->via) {
+            ngx_http_cdm_stop_identity_key(f->identity->via, NULL, &key);
+
+            (void) ngx_http_cdm_stop_token_drop(f->cdmcf->zone, &key,
+                                                f->generation);
+
+            return NGX_HTTP_CDM_STOP_FAIL_VIA;
+        }
+
+        return NGX_HTTP_CDM_STOP_FAIL_REFUSED;
+
     case NGX_HTTP_FORBIDDEN:
         return NGX_HTTP_CDM_STOP_FAIL_REFUSED;
 
@@ -464,7 +543,7 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     message.data = buf;
     message.len = ngx_http_cdm_stop_iam_message(&f->answer.body, buf,
                                                 sizeof(buf));
-    secret = &f->identity->credentials.password;
+    secret = f->auth.len ? &f->auth : &f->identity->credentials.password;
 
     ngx_http_cdm_stop_redact(&message, secret);
 

@@ -33,6 +33,9 @@ typedef struct {
     ngx_http_connection_t            hc;
     ngx_http_addr_conf_t             addr_conf;
 
+    ngx_str_t                        auth;      /* X-Auth-Token; wiped */
+    uint64_t                         generation;/* of it, if it is a via's */
+    uint64_t                         stamp;     /* of its file */
     ngx_str_t                        output;    /* with the secret; wiped */
     ngx_http_status_t                status;
     ngx_http_chunked_t               chunked;
@@ -52,6 +55,10 @@ typedef struct {
  * of f->request.  Returns NGX_ERROR if there is no memory.
  */
 ngx_int_t ngx_http_cdm_stop_exchange(ngx_http_cdm_stop_fetch_t *f);
+
+/* the identity's credentials, for the project of this exchange */
+void ngx_http_cdm_stop_fetch_credentials(ngx_http_cdm_stop_fetch_t *f,
+    ngx_http_cdm_stop_credentials_t *credentials);
 
 /*
  * Ends the lease with what the exchange brought, once, and wakes who waits.

@@ -343,10 +343,8 @@ ngx_http_cdm_stop_choose_token(ngx_http_request_t *r,
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_project);
     }
 
-    ngx_memcpy(ctx->key.digest, identity->digest,
-               NGX_HTTP_CDM_STOP_DIGEST_LEN);
-    ngx_memcpy(ctx->key.project, ctx->target.project.data,
-               NGX_HTTP_CDM_STOP_PROJECT_LEN);
+    ngx_http_cdm_stop_identity_key(identity, ctx->target.project.data,
+                                   &ctx->key);
 
     return ngx_http_cdm_stop_obtain_token(r, ctx);
 }

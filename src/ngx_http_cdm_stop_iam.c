@@ -11,66 +11,84 @@
 #include "ngx_http_cdm_stop_time.h"
 
 
-static size_t ngx_http_cdm_stop_json_len(ngx_str_t *s);
-static u_char *ngx_http_cdm_stop_json_cpy(u_char *p, ngx_str_t *s);
+/* values, escaped when they are written, each with what stands before it */
+
+typedef struct {
+    const char  *before[6];
+    ngx_str_t   *value[6];
+    const char  *end;           /* of the method */
+    ngx_uint_t   n;
+} ngx_http_cdm_stop_text_t;
+
+
+static void ngx_http_cdm_stop_iam_password(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials);
+static void ngx_http_cdm_stop_iam_ak_sk(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials);
+static void ngx_http_cdm_stop_iam_agency(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials);
+static void ngx_http_cdm_stop_iam_scope(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials);
+static void ngx_http_cdm_stop_iam_add(ngx_http_cdm_stop_text_t *text,
+    const char *before, ngx_str_t *value);
 static const char *ngx_http_cdm_stop_iam_read_token(json_t *token,
-    ngx_http_cdm_stop_iam_answer_t *answer, ngx_str_t *project,
+    ngx_http_cdm_stop_iam_answer_t *answer,
+    ngx_http_cdm_stop_credentials_t *credentials,
     ngx_http_cdm_stop_grant_t *grant);
+static const char *ngx_http_cdm_stop_iam_read_scope(json_t *token,
+    ngx_http_cdm_stop_credentials_t *credentials);
 static int64_t ngx_http_cdm_stop_iam_time(json_t *token, const char *key);
-
-
-static char  ngx_http_cdm_stop_auth_password[] =
-    "{\"auth\":{\"identity\":{\"methods\":[\"password\"],"
-    "\"password\":{\"user\":{\"name\":\"";
-static char  ngx_http_cdm_stop_auth_secret[] = "\",\"password\":\"";
-static char  ngx_http_cdm_stop_auth_domain[] = "\",\"domain\":{\"name\":\"";
-static char  ngx_http_cdm_stop_auth_scope[] =
-    "\"}}}},\"scope\":{\"project\":{\"id\":\"";
-static char  ngx_http_cdm_stop_auth_end[] = "\"}}}}";
 
 
 ngx_int_t
 ngx_http_cdm_stop_iam_body(ngx_pool_t *pool,
     ngx_http_cdm_stop_credentials_t *credentials, ngx_str_t *body)
 {
-    size_t   len;
-    u_char  *p;
+    size_t                      len;
+    u_char                     *p;
+    ngx_uint_t                  i;
+    ngx_http_cdm_stop_text_t    text;
 
-    len = sizeof(ngx_http_cdm_stop_auth_password) - 1
-          + ngx_http_cdm_stop_json_len(&credentials->user)
-          + sizeof(ngx_http_cdm_stop_auth_secret) - 1
-          + ngx_http_cdm_stop_json_len(&credentials->password)
-          + sizeof(ngx_http_cdm_stop_auth_domain) - 1
-          + ngx_http_cdm_stop_json_len(&credentials->domain)
-          + sizeof(ngx_http_cdm_stop_auth_scope) - 1
-          + ngx_http_cdm_stop_json_len(&credentials->project)
-          + sizeof(ngx_http_cdm_stop_auth_end) - 1;
+    text.n = 0;
 
-    p = ngx_pnalloc(pool, len);
+    switch (credentials->method) {
+
+    case NGX_HTTP_CDM_STOP_AK_SK:
+        ngx_http_cdm_stop_iam_ak_sk(&text, credentials);
+        break;
+
+    case NGX_HTTP_CDM_STOP_AGENCY:
+        ngx_http_cdm_stop_iam_agency(&text, credentials);
+        break;
+
+    default: /* NGX_HTTP_CDM_STOP_PASSWORD */
+        ngx_http_cdm_stop_iam_password(&text, credentials);
+    }
+
+    ngx_http_cdm_stop_iam_scope(&text, credentials);
+
+    len = 0;
+
+    for (i = 0; i < text.n; i++) {
+        len += ngx_strlen(text.before[i]) + text.value[i]->len
+               + ngx_escape_json(NULL, text.value[i]->data,
+                                 text.value[i]->len);
+    }
+
+    p = ngx_pnalloc(pool, len + sizeof("\"}}}}") - 1);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     body->data = p;
 
-    p = ngx_cpymem(p, ngx_http_cdm_stop_auth_password,
-                   sizeof(ngx_http_cdm_stop_auth_password) - 1);
-    p = ngx_http_cdm_stop_json_cpy(p, &credentials->user);
+    for (i = 0; i < text.n; i++) {
+        p = ngx_cpymem(p, text.before[i], ngx_strlen(text.before[i]));
+        p = (u_char *) ngx_escape_json(p, text.value[i]->data,
+                                       text.value[i]->len);
+    }
 
-    p = ngx_cpymem(p, ngx_http_cdm_stop_auth_secret,
-                   sizeof(ngx_http_cdm_stop_auth_secret) - 1);
-    p = ngx_http_cdm_stop_json_cpy(p, &credentials->password);
-
-    p = ngx_cpymem(p, ngx_http_cdm_stop_auth_domain,
-                   sizeof(ngx_http_cdm_stop_auth_domain) - 1);
-    p = ngx_http_cdm_stop_json_cpy(p, &credentials->domain);
-
-    p = ngx_cpymem(p, ngx_http_cdm_stop_auth_scope,
-                   sizeof(ngx_http_cdm_stop_auth_scope) - 1);
-    p = ngx_http_cdm_stop_json_cpy(p, &credentials->project);
-
-    p = ngx_cpymem(p, ngx_http_cdm_stop_auth_end,
-                   sizeof(ngx_http_cdm_stop_auth_end) - 1);
+    p = ngx_cpymem(p, "\"}}}}", sizeof("\"}}}}") - 1);
 
     body->len = p - body->data;
 
@@ -78,17 +96,87 @@ ngx_http_cdm_stop_iam_body(ngx_pool_t *pool,
 }
 
 
-static size_t
-ngx_http_cdm_stop_json_len(ngx_str_t *s)
+static void
+ngx_http_cdm_stop_iam_password(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials)
 {
-    return s->len + ngx_escape_json(NULL, s->data, s->len);
+    ngx_http_cdm_stop_iam_add(text,
+                              "{\"auth\":{\"identity\":{"
+                              "\"methods\":[\"password\"],"
+                              "\"password\":{\"user\":{\"name\":\"",
+                              &credentials->user);
+    ngx_http_cdm_stop_iam_add(text, "\",\"password\":\"",
+                              &credentials->password);
+    ngx_http_cdm_stop_iam_add(text, "\",\"domain\":{\"name\":\"",
+                              &credentials->domain);
+
+    text->end = "\"}}}},";
 }
 
 
-static u_char *
-ngx_http_cdm_stop_json_cpy(u_char *p, ngx_str_t *s)
+static void
+ngx_http_cdm_stop_iam_ak_sk(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials)
 {
-    return (u_char *) ngx_escape_json(p, s->data, s->len);
+    ngx_http_cdm_stop_iam_add(text,
+                              "{\"auth\":{\"identity\":{"
+                              "\"methods\":[\"hw_ak_sk\"],"
+                              "\"hw_ak_sk\":{\"access\":{\"key\":\"",
+                              &credentials->access_key);
+    ngx_http_cdm_stop_iam_add(text, "\"},\"secret\":{\"key\":\"",
+                              &credentials->secret_key);
+
+    text->end = "\"}}},";
+}
+
+
+static void
+ngx_http_cdm_stop_iam_agency(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials)
+{
+    ngx_http_cdm_stop_iam_add(text,
+                              "{\"auth\":{\"identity\":{"
+                              "\"methods\":[\"assume_role\"],"
+                              "\"assume_role\":{\"domain_name\":\"",
+                              &credentials->agency_domain);
+    ngx_http_cdm_stop_iam_add(text, "\",\"agency_name\":\"",
+                              &credentials->agency);
+
+    text->end = "\"}},";
+}
+
+
+static void
+ngx_http_cdm_stop_iam_scope(ngx_http_cdm_stop_text_t *text,
+    ngx_http_cdm_stop_credentials_t *credentials)
+{
+    ngx_str_t         *domain;
+    static ngx_str_t   nothing = ngx_string("");
+
+    ngx_http_cdm_stop_iam_add(text, text->end, &nothing);
+
+    if (!credentials->domain_scope) {
+        ngx_http_cdm_stop_iam_add(text,
+                                  "\"scope\":{\"project\":{\"id\":\"",
+                                  &credentials->project);
+        return;
+    }
+
+    domain = (credentials->method == NGX_HTTP_CDM_STOP_AGENCY)
+             ? &credentials->agency_domain : &credentials->domain;
+
+    ngx_http_cdm_stop_iam_add(text, "\"scope\":{\"domain\":{\"name\":\"",
+                              domain);
+}
+
+
+static void
+ngx_http_cdm_stop_iam_add(ngx_http_cdm_stop_text_t *text, const char *before,
+    ngx_str_t *value)
+{
+    text->before[text->n] = before;
+    text->value[text->n] = value;
+    text->n++;
 }
 
 
@@ -118,12 +206,16 @@ ngx_http_cdm_stop_token_legal(ngx_str_t *token)
 
 const char *
 ngx_http_cdm_stop_iam_read(ngx_http_cdm_stop_iam_answer_t *answer,
-    ngx_str_t *project, ngx_http_cdm_stop_grant_t *grant)
+    ngx_http_cdm_stop_credentials_t *credentials,
+    ngx_http_cdm_stop_grant_t *grant)
 {
     json_t      *json, *token;
+    ngx_uint_t   status;
     const char  *error;
 
-    if (answer->status != 201) {
+    status = (credentials->method == NGX_HTTP_CDM_STOP_FILE) ? 200 : 201;
+
+    if (answer->status != status) {
         return "unexpected status";
     }
 
@@ -145,7 +237,8 @@ ngx_http_cdm_stop_iam_read(ngx_http_cdm_stop_iam_answer_t *answer,
     token = json_object_get(json, "token");
 
     error = json_is_object(token)
-            ? ngx_http_cdm_stop_iam_read_token(token, answer, project, grant)
+            ? ngx_http_cdm_stop_iam_read_token(token, answer, credentials,
+                                               grant)
             : "no token object";
 
     json_decref(json);
@@ -156,19 +249,17 @@ ngx_http_cdm_stop_iam_read(ngx_http_cdm_stop_iam_answer_t *answer,
 
 static const char *
 ngx_http_cdm_stop_iam_read_token(json_t *token,
-    ngx_http_cdm_stop_iam_answer_t *answer, ngx_str_t *project,
+    ngx_http_cdm_stop_iam_answer_t *answer,
+    ngx_http_cdm_stop_credentials_t *credentials,
     ngx_http_cdm_stop_grant_t *grant)
 {
-    json_t   *id;
-    int64_t   expires, now;
+    int64_t      expires, now;
+    const char  *error;
 
-    id = json_object_get(json_object_get(token, "project"), "id");
+    error = ngx_http_cdm_stop_iam_read_scope(token, credentials);
 
-    if (!json_is_string(id)
-        || json_string_length(id) != project->len
-        || ngx_memcmp(json_string_value(id), project->data, project->len) != 0)
-    {
-        return "a token of another project";
+    if (error) {
+        return error;
     }
 
     expires = ngx_http_cdm_stop_iam_time(token, "expires_at");
@@ -197,6 +288,33 @@ ngx_http_cdm_stop_iam_read_token(json_t *token,
 
     if (grant->life <= 0) {
         return "a token that has ended";
+    }
+
+    return NULL;
+}
+
+
+static const char *
+ngx_http_cdm_stop_iam_read_scope(json_t *token,
+    ngx_http_cdm_stop_credentials_t *credentials)
+{
+    json_t     *id;
+    ngx_str_t  *project;
+
+    if (credentials->domain_scope) {
+        return json_is_object(json_object_get(token, "domain"))
+               ? NULL : "a token without a domain";
+    }
+
+    project = &credentials->project;
+
+    id = json_object_get(json_object_get(token, "project"), "id");
+
+    if (!json_is_string(id)
+        || json_string_length(id) != project->len
+        || ngx_memcmp(json_string_value(id), project->data, project->len) != 0)
+    {
+        return "a token of another project";
     }
 
     return NULL;

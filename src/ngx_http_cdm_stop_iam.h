@@ -26,10 +26,24 @@
 #define NGX_HTTP_CDM_STOP_MARGIN          (60 * 1000)
 
 
+typedef enum {
+    NGX_HTTP_CDM_STOP_PASSWORD = 0,
+    NGX_HTTP_CDM_STOP_AK_SK,
+    NGX_HTTP_CDM_STOP_AGENCY,
+    NGX_HTTP_CDM_STOP_FILE
+} ngx_http_cdm_stop_method_e;
+
+
 typedef struct {
+    ngx_uint_t   method;
+    ngx_uint_t   domain_scope;  /* unsigned  domain_scope:1; */
     ngx_str_t    domain;
     ngx_str_t    user;
     ngx_str_t    password;
+    ngx_str_t    access_key;
+    ngx_str_t    secret_key;
+    ngx_str_t    agency_domain;
+    ngx_str_t    agency;
     ngx_str_t    project;
 } ngx_http_cdm_stop_credentials_t;
 
@@ -47,28 +61,32 @@ typedef struct {
     int64_t      life;          /* from receipt to the end, milliseconds */
     int64_t      margin;        /* before the end: not used any more */
     int64_t      ahead;         /* before the end: time to renew it */
+    uint64_t     stamp;         /* of the file that it came from, or 0 */
 } ngx_http_cdm_stop_grant_t;
 
 
 /*
- * The body of POST /v3/auth/tokens for the method "password", scoped to one
- * project by its id.  Returns NGX_ERROR if there is no memory.  The body
- * holds the password: wipe it.
+ * The body of POST /v3/auth/tokens for the methods "password", "hw_ak_sk"
+ * and "assume_role", scoped to one project by its id or to a domain by its
+ * name.  Returns NGX_ERROR if there is no memory.  The body holds a secret:
+ * wipe it.
  *
  * Source: IAM API reference, "Obtaining a User Token Through Password
- * Authentication"; Keystone API v3, "Password authentication with scoped
- * authorization".
+ * Authentication" and "Obtaining an Agency Token"; Keystone API v3,
+ * "Password authentication with scoped authorization".
  */
 ngx_int_t ngx_http_cdm_stop_iam_body(ngx_pool_t *pool,
     ngx_http_cdm_stop_credentials_t *credentials, ngx_str_t *body);
 
 /*
  * Checks an answer to POST /v3/auth/tokens: 201, exactly one X-Subject-Token
- * of legal characters, expires_at in the future, the project that was asked
- * for.  Returns NULL and fills grant->life, or returns what is wrong with it.
+ * of legal characters, expires_at in the future, the project or domain that
+ * was asked for.  Of a token from a file it checks the answer to
+ * GET /v3/auth/tokens: 200, and the same of the body.  Returns NULL and fills grant->life, or returns what is wrong with it.
  */
 const char *ngx_http_cdm_stop_iam_read(ngx_http_cdm_stop_iam_answer_t *answer,
-    ngx_str_t *project, ngx_http_cdm_stop_grant_t *grant);
+    ngx_http_cdm_stop_credentials_t *credentials,
+    ngx_http_cdm_stop_grant_t *grant);
 
 /*
  * Copies the message of an error answer of IAM to dst (at most size bytes, a

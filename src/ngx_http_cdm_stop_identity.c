@@ -42,16 +42,15 @@ static char *ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
 static char *ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
-static char *ngx_http_cdm_stop_identity_text(ngx_conf_t *cf,
-    ngx_http_cdm_stop_identity_t *identity, char *name, ngx_str_t *value);
 
 
 static ngx_http_cdm_stop_setting_t  ngx_http_cdm_stop_settings[] = {
 
     { ngx_string("uri"), ngx_http_cdm_stop_identity_uri, 0, 0 },
 
-    { ngx_string("method"), ngx_conf_set_str_slot,
-      offsetof(ngx_http_cdm_stop_identity_t, method), 0 },
+    { ngx_string("method"), ngx_http_cdm_stop_set_method, 0, 0 },
+
+    { ngx_string("scope"), ngx_http_cdm_stop_set_scope, 0, 0 },
 
     { ngx_string("domain"), ngx_conf_set_str_slot,
       offsetof(ngx_http_cdm_stop_identity_t, credentials.domain), 0 },
@@ -61,6 +60,20 @@ static ngx_http_cdm_stop_setting_t  ngx_http_cdm_stop_settings[] = {
 
     { ngx_string("password_file"), ngx_conf_set_str_slot,
       offsetof(ngx_http_cdm_stop_identity_t, password_file), 0 },
+
+    { ngx_string("access_key_file"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, access_key_file), 0 },
+
+    { ngx_string("secret_key_file"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, secret_key_file), 0 },
+
+    { ngx_string("agency"), ngx_http_cdm_stop_set_agency, 0, 1 },
+
+    { ngx_string("via"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, via_name), 0 },
+
+    { ngx_string("token_file"), ngx_conf_set_str_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, token_file), 0 },
 
     { ngx_string("projects"), ngx_http_cdm_stop_identity_projects, 0, 1 },
 
@@ -164,9 +177,13 @@ ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
      * set by ngx_pcalloc():
      *
      *     identity->uri = { 0, NULL };
-     *     identity->method = { 0, NULL };
      *     identity->credentials = { { 0, NULL }, ... };
      *     identity->password_file = { 0, NULL };
+     *     identity->access_key_file = { 0, NULL };
+     *     identity->secret_key_file = { 0, NULL };
+     *     identity->token_file = { 0, NULL };
+     *     identity->via_name = { 0, NULL };
+     *     identity->via = NULL;
      *     identity->projects = NULL;
      *     identity->trusted_certificate = { 0, NULL };
      *     identity->server_name = { { 0, NULL }, ... };
@@ -183,6 +200,8 @@ ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
     identity->place.line = cf->conf_file->line;
 
     identity->timeout = NGX_CONF_UNSET_MSEC;
+    identity->credentials.method = NGX_CONF_UNSET_UINT;
+    identity->credentials.domain_scope = NGX_CONF_UNSET_UINT;
     identity->hold = NGX_CONF_UNSET_MSEC;
     identity->margin = NGX_CONF_UNSET_MSEC;
     identity->refresh_ahead = NGX_CONF_UNSET_UINT;
@@ -399,6 +418,9 @@ ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
 {
     ngx_conf_init_msec_value(identity->timeout,
                              NGX_HTTP_CDM_STOP_IAM_TIMEOUT);
+    ngx_conf_init_uint_value(identity->credentials.method,
+                             NGX_HTTP_CDM_STOP_PASSWORD);
+    ngx_conf_init_uint_value(identity->credentials.domain_scope, 0);
     ngx_conf_init_msec_value(identity->hold, NGX_HTTP_CDM_STOP_HOLD);
     ngx_conf_init_uint_value(identity->refresh_ahead,
                              NGX_HTTP_CDM_STOP_AHEAD);
@@ -406,9 +428,7 @@ ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
     ngx_conf_init_value(identity->insecure, 0);
 
     if (ngx_http_cdm_stop_identity_required(cf, identity) != NGX_CONF_OK
-        || ngx_http_cdm_stop_read_secret(cf, &identity->password_file,
-                                         &identity->credentials.password)
-           != NGX_OK
+        || ngx_http_cdm_stop_method(cf, identity) != NGX_OK
         || ngx_http_cdm_stop_endpoint(cf, identity) != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -434,29 +454,10 @@ static char *
 ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity)
 {
-    if (identity->method.len
-        && ngx_strcmp(identity->method.data, "password") != 0)
-    {
+    if (identity->uri.len == 0) {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
-                                     "method \"%V\" of identity \"%V\" is not "
-                                     "available in this version, write "
-                                     "\"method password\"",
-                                     &identity->method, &identity->name);
-        return NGX_CONF_ERROR;
-    }
-
-    if (ngx_http_cdm_stop_identity_text(cf, identity, "uri", &identity->uri)
-        != NGX_CONF_OK
-        || ngx_http_cdm_stop_identity_text(cf, identity, "domain",
-                                           &identity->credentials.domain)
-           != NGX_CONF_OK
-        || ngx_http_cdm_stop_identity_text(cf, identity, "user",
-                                           &identity->credentials.user)
-           != NGX_CONF_OK
-        || ngx_http_cdm_stop_identity_text(cf, identity, "password_file",
-                                           &identity->password_file)
-           != NGX_CONF_OK)
-    {
+                                     "no \"uri\" in identity \"%V\", add it",
+                                     &identity->name);
         return NGX_CONF_ERROR;
     }
 
@@ -469,7 +470,7 @@ ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
 
     if (!identity->ssl && !identity->insecure) {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
-                                     "identity \"%V\" would send its password "
+                                     "identity \"%V\" would send its secret "
                                      "over plain http, write "
                                      "\"uri https://...\" or, for a test, "
                                      "\"insecure on\"", &identity->name);
@@ -478,7 +479,7 @@ ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
 
     if (identity->ssl && !identity->verify && !identity->insecure) {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
-                                     "identity \"%V\" would send its password "
+                                     "identity \"%V\" would send its secret "
                                      "to a server it does not check, name its "
                                      "CA in \"trusted_certificate\" or, for a "
                                      "test, write \"insecure on\"",
@@ -490,31 +491,18 @@ ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
 }
 
 
-static char *
-ngx_http_cdm_stop_identity_text(ngx_conf_t *cf,
-    ngx_http_cdm_stop_identity_t *identity, char *name, ngx_str_t *value)
+/* a token of a domain is the same for all its projects */
+
+void
+ngx_http_cdm_stop_identity_key(ngx_http_cdm_stop_identity_t *identity,
+    u_char *project, ngx_http_cdm_stop_key_t *key)
 {
-    u_char  *p;
+    ngx_memcpy(key->digest, identity->digest, NGX_HTTP_CDM_STOP_DIGEST_LEN);
 
-    if (value->len == 0) {
-        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
-                                     "no \"%s\" in identity \"%V\", add it",
-                                     name, &identity->name);
-        return NGX_CONF_ERROR;
+    if (identity->credentials.domain_scope) {
+        ngx_memset(key->project, '-', NGX_HTTP_CDM_STOP_PROJECT_LEN);
+        return;
     }
 
-    for (p = value->data; p < value->data + value->len; /* void */ ) {
-
-        if (ngx_http_cdm_stop_utf8_decode(&p, value->data + value->len)
-            == NGX_HTTP_CDM_STOP_BAD_UTF8)
-        {
-            ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
-                                         "\"%s\" of identity \"%V\" is not "
-                                         "valid UTF-8, save the configuration "
-                                         "as UTF-8", name, &identity->name);
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    return NGX_CONF_OK;
+    ngx_memcpy(key->project, project, NGX_HTTP_CDM_STOP_PROJECT_LEN);
 }

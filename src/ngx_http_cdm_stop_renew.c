@@ -18,6 +18,11 @@
 static void ngx_http_cdm_stop_renew_handler(ngx_event_t *ev);
 static void ngx_http_cdm_stop_renew(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_key_t *key);
+static void ngx_http_cdm_stop_renew_files(
+    ngx_http_cdm_stop_main_conf_t *cdmcf);
+static void ngx_http_cdm_stop_renew_one(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    uint64_t stamp);
 
 
 /*
@@ -80,6 +85,8 @@ ngx_http_cdm_stop_renew_handler(ngx_event_t *ev)
     for (i = 0; i < n; i++) {
         ngx_http_cdm_stop_renew(cdmcf, &keys[i]);
     }
+
+    ngx_http_cdm_stop_renew_files(cdmcf);
 }
 
 
@@ -88,7 +95,6 @@ ngx_http_cdm_stop_renew(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_key_t *key)
 {
     ngx_uint_t                       i;
-    ngx_http_cdm_stop_found_t        found;
     ngx_http_cdm_stop_identity_t   **identities;
 
     identities = cdmcf->identities.elts;
@@ -97,19 +103,61 @@ ngx_http_cdm_stop_renew(ngx_http_cdm_stop_main_conf_t *cdmcf,
 
         if (ngx_memcmp(identities[i]->digest, key->digest,
                        NGX_HTTP_CDM_STOP_DIGEST_LEN)
-            != 0)
+            == 0)
         {
+            ngx_http_cdm_stop_renew_one(cdmcf, identities[i], key, 0);
+            return;
+        }
+    }
+}
+
+
+/* something else keeps these tokens, and may have written a new one */
+
+static void
+ngx_http_cdm_stop_renew_files(ngx_http_cdm_stop_main_conf_t *cdmcf)
+{
+    uint64_t                         stamp;
+    ngx_uint_t                       i, j, n;
+    ngx_http_cdm_stop_key_t          keys[NGX_HTTP_CDM_STOP_LOOK_MAX];
+    ngx_http_cdm_stop_identity_t   **identities;
+
+    identities = cdmcf->identities.elts;
+
+    for (i = 0; i < cdmcf->identities.nelts; i++) {
+
+        if (identities[i]->credentials.method != NGX_HTTP_CDM_STOP_FILE) {
             continue;
         }
 
-        if (ngx_http_cdm_stop_token_renew(cdmcf->zone, key,
-                                          &identities[i]->terms, &found)
-            == NGX_DONE)
-        {
-            (void) ngx_http_cdm_stop_fetch(cdmcf, identities[i], key,
-                                           &found.lease);
+        stamp = ngx_http_cdm_stop_token_file_stamp(identities[i]);
+
+        if (stamp == 0) {
+            continue;
         }
 
-        return;
+        n = ngx_http_cdm_stop_token_stale(cdmcf->zone, identities[i]->digest,
+                                          stamp, keys,
+                                          NGX_HTTP_CDM_STOP_LOOK_MAX);
+
+        for (j = 0; j < n; j++) {
+            ngx_http_cdm_stop_renew_one(cdmcf, identities[i], &keys[j], stamp);
+        }
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_renew_one(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    uint64_t stamp)
+{
+    ngx_http_cdm_stop_found_t  found;
+
+    if (ngx_http_cdm_stop_token_renew(cdmcf->zone, key, &identity->terms,
+                                      stamp, &found)
+        == NGX_DONE)
+    {
+        (void) ngx_http_cdm_stop_ask(cdmcf, identity, key, &found);
     }
 }

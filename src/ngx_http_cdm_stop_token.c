@@ -75,7 +75,7 @@ ngx_http_cdm_stop_token_find(ngx_shm_zone_t *shm_zone,
 ngx_int_t
 ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
-    ngx_http_cdm_stop_found_t *found)
+    uint64_t stamp, ngx_http_cdm_stop_found_t *found)
 {
     int64_t                     now;
     ngx_int_t                   rc;
@@ -93,9 +93,10 @@ ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *shm_zone,
     entry = ngx_http_cdm_stop_entry_lookup(zone, key);
 
     if (entry
-        && entry->used
-        && now >= entry->renew
-        && ngx_http_cdm_stop_entry_good(entry, now))
+        && ((entry->used
+             && now >= entry->renew
+             && ngx_http_cdm_stop_entry_good(entry, now))
+            || (stamp && entry->len && entry->stamp != stamp)))
     {
         rc = ngx_http_cdm_stop_entry_lease(zone, entry, terms, now, found);
     }
@@ -140,6 +141,49 @@ ngx_http_cdm_stop_token_due(ngx_shm_zone_t *shm_zone,
             && now >= entry->next_try
             && entry->lease.id == 0
             && ngx_http_cdm_stop_entry_good(entry, now))
+        {
+            keys[n++] = entry->node.key;
+        }
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return n;
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_token_stale(ngx_shm_zone_t *shm_zone, u_char *digest,
+    uint64_t stamp, ngx_http_cdm_stop_key_t *keys, ngx_uint_t max)
+{
+    ngx_uint_t                  n;
+    ngx_rbtree_t               *rbtree;
+    ngx_rbtree_node_t          *node;
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    zone = shm_zone->data;
+    n = 0;
+
+    rbtree = &zone->sh->rbtree;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    node = (rbtree->root == rbtree->sentinel)
+           ? NULL : ngx_rbtree_min(rbtree->root, rbtree->sentinel);
+
+    for ( /* void */ ;
+         node && n < max;
+         node = ngx_rbtree_next(rbtree, node))
+    {
+        entry = (ngx_http_cdm_stop_entry_t *) node;
+
+        if (ngx_http_cdm_stop_node_is_entry(&entry->node)
+            && ngx_memcmp(entry->node.key.digest, digest,
+                          NGX_HTTP_CDM_STOP_DIGEST_LEN)
+               == 0
+            && entry->len
+            && entry->stamp != stamp)
         {
             keys[n++] = entry->node.key;
         }
@@ -348,6 +392,7 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
                    - ngx_http_cdm_stop_jitter(grant->ahead, 10);
     entry->generation = ++zone->sh->generations;
     entry->drops = old->drops;
+    entry->stamp = grant->stamp;
 
     /* the new entry has no lease and no failures */
 
@@ -364,6 +409,27 @@ done:
     ngx_shmtx_unlock(&zone->shpool->mutex);
 
     return rc;
+}
+
+
+void
+ngx_http_cdm_stop_token_abandon(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease)
+{
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    zone = shm_zone->data;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
+
+    if (entry && entry->lease.id == lease->id) {
+        ngx_http_cdm_stop_entry_release(zone, entry);
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 }
 
 
@@ -393,6 +459,16 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_entry_release(zone, entry);
 
     rest = ngx_http_cdm_stop_backoff(entry->failures++);
+
+    if (fail == NGX_HTTP_CDM_STOP_FAIL_VIA) {
+
+        /* with a new token of its via it is tried once more, at once */
+
+        fail = entry->via_tried ? NGX_HTTP_CDM_STOP_FAIL_REFUSED
+                                : NGX_HTTP_CDM_STOP_FAIL_VIA;
+        entry->via_tried = 1;
+        rest = 0;
+    }
 
     if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
         rest = terms->hold;

@@ -38,6 +38,7 @@ typedef enum {
     NGX_HTTP_CDM_STOP_FAIL_ANSWER,
     NGX_HTTP_CDM_STOP_FAIL_THROTTLED,
     NGX_HTTP_CDM_STOP_FAIL_REFUSED,
+    NGX_HTTP_CDM_STOP_FAIL_VIA,
     NGX_HTTP_CDM_STOP_FAIL_PROJECTS
 } ngx_http_cdm_stop_fail_e;
 
@@ -113,12 +114,24 @@ ngx_uint_t ngx_http_cdm_stop_token_due(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_key_t *keys, ngx_uint_t max);
 
 /*
- * Takes the lease of such a token: NGX_DONE, or anything else if it is not
- * due any more or cannot be renewed now.
+ * The keys, at most max, of an identity's tokens that came from another
+ * content of its file than stamp.
+ */
+ngx_uint_t ngx_http_cdm_stop_token_stale(ngx_shm_zone_t *zone, u_char *digest,
+    uint64_t stamp, ngx_http_cdm_stop_key_t *keys, ngx_uint_t max);
+
+/* gives a lease back that is not needed */
+void ngx_http_cdm_stop_token_abandon(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease);
+
+/*
+ * Takes the lease of such a token, due or stale: NGX_DONE, or anything else if
+ * it is neither any more or cannot be renewed now.  stamp is 0 if it does not
+ * come from a file.
  */
 ngx_int_t ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_terms_t *terms,
-    ngx_http_cdm_stop_found_t *found);
+    uint64_t stamp, ngx_http_cdm_stop_found_t *found);
 
 /*
  * Copies the token of the key to dst, if it is good now and has at most size

@@ -125,11 +125,43 @@ ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
 
         /* nobody waits for a renewal, so nobody minds if it fails */
 
-        (void) ngx_http_cdm_stop_fetch(cdmcf, identity, key, &found->lease);
+        (void) ngx_http_cdm_stop_ask(cdmcf, identity, key, found);
+        return NGX_OK;
     }
 
     if (rc != NGX_DONE) {
         return rc;
+    }
+
+    return ngx_http_cdm_stop_ask(cdmcf, identity, key, found);
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_ask(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    ngx_http_cdm_stop_found_t *found)
+{
+    ngx_int_t                  rc;
+    ngx_http_cdm_stop_key_t    via;
+    ngx_http_cdm_stop_found_t  f;
+
+    if (identity->via) {
+
+        /* an agency is assumed with the token of another identity */
+
+        ngx_http_cdm_stop_identity_key(identity->via, NULL, &via);
+
+        rc = ngx_http_cdm_stop_find(cdmcf, identity->via, &via, &f);
+
+        if (rc != NGX_OK) {
+            ngx_http_cdm_stop_token_abandon(cdmcf->zone, key, &found->lease);
+
+            found->retry = f.retry;
+            found->fail = f.fail;
+
+            return rc;
+        }
     }
 
     if (ngx_http_cdm_stop_fetch(cdmcf, identity, key, &found->lease)

@@ -68,7 +68,10 @@ typedef struct {
     ngx_http_cdm_stop_fail_e   fail;
     ngx_http_cdm_stop_count_t  drops;
 
+    uint64_t                   stamp;       /* of the file it came from */
+
     unsigned                   used:1;      /* since it was issued */
+    unsigned                   via_tried:1; /* its via was refused once */
 
     size_t                     len;
     u_char                     token[1];
