@@ -26,6 +26,8 @@ static char *ngx_http_cdm_stop_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_cdm_stop_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static char *ngx_http_cdm_stop_set_enum(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_cdm_stop_pass_header(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
@@ -81,21 +83,21 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
 
     { ngx_string("cdm_stop_verify"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_http_cdm_stop_set_enum,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_cdm_stop_loc_conf_t, verify),
       &ngx_http_cdm_stop_verify },
 
     { ngx_string("cdm_stop_inject"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_http_cdm_stop_set_enum,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_cdm_stop_loc_conf_t, inject),
       &ngx_http_cdm_stop_inject },
 
     { ngx_string("cdm_stop_other"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_http_cdm_stop_set_enum,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_cdm_stop_loc_conf_t, other),
       &ngx_http_cdm_stop_other },
@@ -365,6 +367,10 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->identity == NGX_CONF_UNSET_PTR) {
         conf->place = prev->place;
+
+        /* for the http block, which is nobody's child, its servers speak */
+
+        conf->own = (prev->own && prev->location == NULL);
     }
 
     ngx_conf_merge_ptr_value(conf->identity, prev->identity, NULL);
@@ -523,6 +529,11 @@ ngx_http_cdm_stop_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
+    if (value[1].len == 0) {
+        return "has an empty name, write that of a \"cdm_stop_iam\" or "
+               "\"off\"";
+    }
+
     cdcf->own = 1;
     cdcf->identity = NULL;
     cdcf->place.file = cf->conf_file->file.name;
@@ -533,6 +544,50 @@ ngx_http_cdm_stop_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* as ngx_conf_set_enum_slot(), but says what may be written */
+
+static char *
+ngx_http_cdm_stop_set_enum(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    u_char           *p, *last, text[NGX_MAX_CONF_ERRSTR];
+    ngx_str_t        *value;
+    ngx_uint_t       *np, i;
+    ngx_conf_enum_t  *e;
+
+    np = (ngx_uint_t *) ((u_char *) conf + cmd->offset);
+
+    if (*np != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    e = cmd->post;
+
+    p = text;
+    last = text + NGX_MAX_CONF_ERRSTR;
+
+    for (i = 0; e[i].name.len; i++) {
+
+        if (e[i].name.len == value[1].len
+            && ngx_strcmp(e[i].name.data, value[1].data) == 0)
+        {
+            *np = e[i].value;
+            return NGX_CONF_OK;
+        }
+
+        p = ngx_slprintf(p, last, "%s\"%V\"",
+                         (i == 0) ? "" : (e[i + 1].name.len ? ", " : " or "),
+                         &e[i].name);
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" of \"%V\", it must be %*s",
+                       &value[1], &cmd->name, (size_t) (p - text), text);
+
+    return NGX_CONF_ERROR;
 }
 
 

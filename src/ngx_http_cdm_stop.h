@@ -118,13 +118,6 @@ typedef struct {
 } ngx_http_cdm_stop_audit_t;
 
 
-/* of one file in one worker, hangs off file->data */
-
-typedef struct {
-    unsigned                        torn:1;     /* its last line has no end */
-} ngx_http_cdm_stop_audit_state_t;
-
-
 typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
 
 
@@ -257,6 +250,7 @@ struct ngx_http_cdm_stop_ctx_s {
     unsigned                        answer_sent:1;
     unsigned                        fingerprinted:1;
     unsigned                        overflow:1;
+    unsigned                        echoed:1;    /* body has the token */
     unsigned                        failed:1;    /* no answer of CDM */
     unsigned                        repeat:1;    /* after a 401 of CDM's */
     unsigned                        repeated:1;
@@ -287,6 +281,12 @@ ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
     ngx_http_cdm_stop_target_t *target);
+
+/*
+ * NGX_OK if some reading of uri is a stop, NGX_DECLINED if none is, 500 if
+ * there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_looks_like(ngx_http_request_t *r, ngx_str_t *uri);
 
 /*
  * The context of a stop that nginx itself ended before it got to our handler;
@@ -448,6 +448,26 @@ void ngx_http_cdm_stop_take_peer(ngx_http_request_t *r);
 void ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c);
 
 
+/* tokens that CDM or IAM echo */
+
+/*
+ * Overwrites the token, wherever it stands from its start on, in the header
+ * in a buffer of upstream before it is parsed, since from there it gets to
+ * variables, logs and the client.
+ */
+void ngx_http_cdm_stop_mask_header(ngx_buf_t *b, ngx_str_t *token);
+
+/*
+ * Replaces body by a copy without the token if it is there: parsers keep, and
+ * free, copies of what they read.  Returns NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_mask_body(ngx_str_t *body, ngx_str_t *token,
+    ngx_pool_t *pool);
+
+/* the same in an id, in place, for any piece of the token */
+void ngx_http_cdm_stop_mask_id(ngx_str_t *id, ngx_str_t *token);
+
+
 /* records */
 
 /*
@@ -460,6 +480,11 @@ ngx_int_t ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 void ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
+
+/* a mark, seen by all workers, that some file may end within a line */
+void ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *zone);
+ngx_uint_t ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *zone);
+void ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *zone);
 
 char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);

@@ -16,8 +16,10 @@
 
 static char *ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name);
-static ngx_int_t ngx_http_cdm_stop_audit_write_one(
+static ngx_int_t ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len);
+static ngx_uint_t ngx_http_cdm_stop_audit_torn(
+    ngx_http_cdm_stop_audit_t *audit);
 static void ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
     ngx_http_cdm_stop_audit_t *audit, ngx_err_t err);
 
@@ -91,8 +93,11 @@ static char *
 ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name)
 {
-    ngx_str_t                         path;
-    ngx_http_cdm_stop_audit_state_t  *state;
+    ngx_str_t  path;
+
+    if (name->len == 0) {
+        return "has an empty target, name a file, \"stderr\" or \"off\"";
+    }
 
     if (ngx_strncmp(name->data, "syslog:", sizeof("syslog:") - 1) == 0) {
         return "target \"syslog:\" is not available in this version, "
@@ -118,16 +123,6 @@ ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
                "a file of their own";
     }
 
-    if (audit->file->data == NULL) {
-
-        state = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_audit_state_t));
-        if (state == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        audit->file->data = state;
-    }
-
     return NGX_CONF_OK;
 }
 
@@ -136,16 +131,19 @@ ngx_int_t
 ngx_http_cdm_stop_audit_write(ngx_http_request_t *r, ngx_array_t *targets,
     u_char *record, size_t len)
 {
-    ngx_int_t                   rc;
-    ngx_uint_t                  i;
-    ngx_http_cdm_stop_audit_t  *audit;
+    ngx_int_t                       rc;
+    ngx_uint_t                      i;
+    ngx_http_cdm_stop_audit_t      *audit;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     rc = NGX_OK;
     audit = targets->elts;
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
     for (i = 0; i < targets->nelts; i++) {
 
-        if (ngx_http_cdm_stop_audit_write_one(&audit[i], record, len)
+        if (ngx_http_cdm_stop_audit_write_one(cdmcf->zone, &audit[i], record,
+                                              len)
             == NGX_OK)
         {
             continue;
@@ -169,15 +167,16 @@ ngx_http_cdm_stop_audit_write(ngx_http_request_t *r, ngx_array_t *targets,
  */
 
 static ngx_int_t
-ngx_http_cdm_stop_audit_write_one(ngx_http_cdm_stop_audit_t *audit,
-    u_char *record, size_t len)
+ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len)
 {
-    ssize_t                           n;
-    ngx_http_cdm_stop_audit_state_t  *state;
+    ssize_t     n;
+    ngx_uint_t  torn;
 
-    state = audit->file->data;
+    torn = ngx_http_cdm_stop_zone_marked(zone)
+           && ngx_http_cdm_stop_audit_torn(audit);
 
-    if (state->torn) {
+    if (torn) {
         record--;
         len++;
         *record = LF;
@@ -186,16 +185,60 @@ ngx_http_cdm_stop_audit_write_one(ngx_http_cdm_stop_audit_t *audit,
     n = ngx_write_fd(audit->file->fd, record, len);
 
     if (n == (ssize_t) len) {
-        state->torn = 0;
+
+        if (torn) {
+            ngx_http_cdm_stop_zone_unmark(zone);
+        }
+
         return NGX_OK;
     }
 
     if (n > 0) {
-        state->torn = 1;
+
+        if (!torn) {
+            ngx_http_cdm_stop_zone_mark(zone);
+        }
+
         ngx_set_errno(0);
     }
 
     return NGX_ERROR;
+}
+
+
+/* the file itself tells: another worker may have torn or mended it */
+
+static ngx_uint_t
+ngx_http_cdm_stop_audit_torn(ngx_http_cdm_stop_audit_t *audit)
+{
+    off_t      end;
+    u_char     c;
+    ngx_fd_t   fd;
+
+    if (audit->file->name.len == 0) {
+        return 0;
+    }
+
+    fd = ngx_open_file(audit->file->name.data,
+                       NGX_FILE_RDONLY|NGX_FILE_NONBLOCK, NGX_FILE_OPEN, 0);
+
+    if (fd == NGX_INVALID_FILE) {
+        return 0;
+    }
+
+    c = LF;
+    end = lseek(fd, 0, SEEK_END);
+
+    if (end > 0 && pread(fd, &c, 1, end - 1) != 1) {
+        c = LF;
+    }
+
+    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, ngx_errno,
+                      ngx_close_file_n " \"%V\" failed", &audit->file->name);
+    }
+
+    return c != LF;
 }
 
 

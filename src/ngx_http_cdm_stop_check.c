@@ -22,6 +22,8 @@ static ngx_int_t ngx_http_cdm_stop_check_audit(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static ngx_int_t ngx_http_cdm_stop_check_proxy(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
+static ngx_uint_t ngx_http_cdm_stop_is_proxy(ngx_conf_t *cf,
+    ngx_http_core_loc_conf_t *clcf);
 static void ngx_http_cdm_stop_check_buffers(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static void ngx_http_cdm_stop_check_debug(ngx_conf_t *cf,
@@ -222,7 +224,9 @@ ngx_http_cdm_stop_check_proxy(ngx_conf_t *cf,
 
     if (ucf->upstream == NULL) {
 
-        if (!cdcf->own) {
+        /* an inherited guard may cover locations that proxy to nowhere */
+
+        if (!cdcf->own && !ngx_http_cdm_stop_is_proxy(cf, cdcf->location)) {
             return NGX_OK;
         }
 
@@ -235,7 +239,7 @@ ngx_http_cdm_stop_check_proxy(ngx_conf_t *cf,
 
     if (cdcf->inject != NGX_HTTP_CDM_STOP_INJECT_OFF
         && !cdcf->insecure_upstream
-        && !ucf->ssl_verify)
+        && !(ucf->ssl && ucf->ssl->ctx && ucf->ssl_verify))
     {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &cdcf->place,
                                      "\"cdm_stop\" would give the gateway's "
@@ -257,6 +261,40 @@ ngx_http_cdm_stop_check_proxy(ngx_conf_t *cf,
     }
 
     return NGX_OK;
+}
+
+
+/* whether the handler is that of proxy_pass, as some other location tells */
+
+static ngx_uint_t
+ngx_http_cdm_stop_is_proxy(ngx_conf_t *cf, ngx_http_core_loc_conf_t *clcf)
+{
+    ngx_uint_t                       i;
+    ngx_http_upstream_conf_t        *ucf;
+    ngx_http_core_loc_conf_t        *other;
+    ngx_http_cdm_stop_loc_conf_t   **locations;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
+
+    locations = cdmcf->locations.elts;
+
+    for (i = 0; i < cdmcf->locations.nelts; i++) {
+
+        other = locations[i]->location;
+
+        if (other->handler == NULL || other->handler != clcf->handler) {
+            continue;
+        }
+
+        ucf = ngx_http_cdm_stop_proxy_conf(other->loc_conf);
+
+        if (ucf->upstream) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -119,6 +119,10 @@ ngx_http_cdm_stop_ctx_cleanup(void *data)
         ngx_explicit_memzero(ctx->token.data, ctx->token.len);
     }
 
+    if (ctx->echoed) {
+        ngx_explicit_memzero(ctx->body, ctx->body_len);
+    }
+
     if (ctx->request_header.data) {
         ngx_explicit_memzero(ctx->request_header.data,
                              ctx->request_header.len);

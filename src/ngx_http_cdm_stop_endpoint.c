@@ -158,9 +158,12 @@ ngx_http_cdm_stop_endpoint_upstream(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    /* each is for one step: the whole has a deadline of its own */
+    /*
+     * Each is for one step: the whole has a deadline of its own, within which
+     * there is time for an address that does not answer, and for another.
+     */
 
-    ucf->connect_timeout = identity->timeout;
+    ucf->connect_timeout = identity->timeout / 3 + 1;
     ucf->send_timeout = identity->timeout;
     ucf->read_timeout = identity->timeout;
 

@@ -247,6 +247,15 @@ ngx_http_cdm_stop_exchange_status_line(ngx_http_request_t *r)
     f = ctx->fetch;
     u = r->upstream;
 
+    if (!u->request_sent) {
+
+        /* before the TLS handshake, it may be anybody's */
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "IAM sent an answer before it was asked");
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
     rc = ngx_http_parse_status_line(r, &u->buffer, &f->status);
 
     if (rc == NGX_AGAIN) {

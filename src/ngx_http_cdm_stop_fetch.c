@@ -360,6 +360,7 @@ ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev)
 void
 ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 {
+    ngx_str_t                         body;
     const char                       *error;
     ngx_http_cdm_stop_grant_t         grant;
     ngx_http_cdm_stop_credentials_t   credentials;
@@ -397,6 +398,20 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 
     ngx_memzero(&grant, sizeof(ngx_http_cdm_stop_grant_t));
     grant.stamp = f->stamp;
+
+    body = f->answer.body;
+
+    if (ngx_http_cdm_stop_mask_body(&body, &f->answer.token,
+                                    f->request->pool)
+        != NGX_OK)
+    {
+        body.len = 0;
+    }
+
+    if (body.data != f->answer.body.data) {
+        ngx_explicit_memzero(f->answer.body.data, f->answer.body.len);
+        f->answer.body = body;
+    }
 
     error = ngx_http_cdm_stop_iam_read(&f->answer, &credentials, &grant);
 

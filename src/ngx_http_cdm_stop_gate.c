@@ -20,6 +20,7 @@ typedef struct {
 } ngx_http_cdm_stop_gate_t;
 
 
+static ngx_uint_t ngx_http_cdm_stop_made_stop(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_gate(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static const char *ngx_http_cdm_stop_gate_upstream(ngx_http_request_t *r,
@@ -105,6 +106,11 @@ ngx_http_cdm_stop_init_peer(ngx_http_request_t *r,
     /* "post_action" follows a stop with a request of its own */
 
     if (ctx == NULL || !ctx->forwarding || ctx->outcome) {
+
+        if (ngx_http_cdm_stop_made_stop(r)) {
+            return NGX_ERROR;
+        }
+
         return peer[i].init(r, us);
     }
 
@@ -121,6 +127,70 @@ ngx_http_cdm_stop_init_peer(ngx_http_request_t *r,
     ngx_http_cdm_stop_take_peer(r);
 
     return NGX_OK;
+}
+
+
+/*
+ * A path in proxy_pass may make a stop of a request that was none when the
+ * handler saw it.  Nothing was decided about it, so it is not sent.
+ */
+
+static ngx_uint_t
+ngx_http_cdm_stop_made_stop(ngx_http_request_t *r)
+{
+    u_char                           *p, *last;
+    ngx_buf_t                        *b;
+    ngx_str_t                         target;
+    ngx_http_cdm_stop_ctx_t          *ctx;
+    ngx_http_cdm_stop_loc_conf_t     *cdcf;
+    const ngx_http_cdm_stop_error_t  *error;
+
+    cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
+
+    if (cdcf->identity == NULL || r->upstream->request_bufs == NULL) {
+        return 0;
+    }
+
+    b = r->upstream->request_bufs->buf;
+
+    /* METHOD SP target SP version CR LF */
+
+    last = ngx_strlchr(b->pos, b->last, CR);
+    p = last ? ngx_strlchr(b->pos, last, ' ') : NULL;
+
+    if (p == NULL) {
+        return 0;
+    }
+
+    while (last > p + 1 && *last != ' ') {
+        last--;
+    }
+
+    target.data = p + 1;
+    target.len = last - target.data;
+
+    if (ngx_http_cdm_stop_looks_like(r, &target) == NGX_DECLINED) {
+        return 0;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "a stop is not sent: \"proxy_pass\" makes it of another "
+                  "request, remove the path from \"proxy_pass\"");
+
+    if (r->post_action) {
+        return 1;
+    }
+
+    ctx = ngx_http_cdm_stop_create_ctx(r, NULL);
+
+    if (ctx) {
+        error = (r == r->main) ? &ngx_http_cdm_stop_bad_target
+                               : &ngx_http_cdm_stop_by_subrequest;
+
+        (void) ngx_http_cdm_stop_refuse(r, ctx, error);
+    }
+
+    return 1;
 }
 
 

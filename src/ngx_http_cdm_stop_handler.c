@@ -12,8 +12,6 @@
 
 static ngx_int_t ngx_http_cdm_stop_subrequest(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_post_action(ngx_http_request_t *r);
-static ngx_int_t ngx_http_cdm_stop_looks_like(ngx_http_request_t *r,
-    ngx_str_t *uri);
 static ngx_int_t ngx_http_cdm_stop_decide(ngx_http_request_t *r,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static ngx_int_t ngx_http_cdm_stop_not_a_stop(ngx_http_request_t *r,
@@ -144,9 +142,7 @@ ngx_http_cdm_stop_post_action(ngx_http_request_t *r)
 }
 
 
-/* NGX_OK if some reading of uri is a stop, NGX_DECLINED if none is */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_cdm_stop_looks_like(ngx_http_request_t *r, ngx_str_t *uri)
 {
     u_char     *scratch;

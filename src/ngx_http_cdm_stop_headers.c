@@ -46,14 +46,15 @@ static ngx_http_cdm_stop_header_t  ngx_http_cdm_stop_headers_forbidden[] = {
     { ngx_string("x-sdk-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-security-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-subject-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
-    { ngx_string("x-service-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-service-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-storage-token"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-project-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-domain-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
-    { ngx_string("x-tenant-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-tenant"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-cluster-id"), 0, NGX_HTTP_CDM_STOP_OVERRIDE },
-    { ngx_string("x-user-"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
-    { ngx_string("x-roles"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-user"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("x-role"), 1, NGX_HTTP_CDM_STOP_CREDENTIAL },
+    { ngx_string("openstack-system-scope"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-identity-status"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-is-admin-project"), 0, NGX_HTTP_CDM_STOP_CREDENTIAL },
     { ngx_string("x-http-method"), 1, NGX_HTTP_CDM_STOP_OVERRIDE },
@@ -215,6 +216,10 @@ ngx_http_cdm_stop_header_forbidden(ngx_str_t *name)
 {
     size_t                       i;
     ngx_http_cdm_stop_header_t  *h;
+
+    if (!ngx_http_cdm_stop_header_legal(name)) {
+        return "is not the name of a header";
+    }
 
     for (h = ngx_http_cdm_stop_headers_forbidden; h->name.len; h++) {
 

@@ -118,8 +118,8 @@ ngx_http_cdm_stop_identity_block(ngx_conf_t *cf, ngx_command_t *cmd,
 
     value = cf->args->elts;
 
-    if (ngx_strcmp(value[1].data, "off") == 0) {
-        return "cannot be named \"off\", choose another name";
+    if (value[1].len == 0 || ngx_strcmp(value[1].data, "off") == 0) {
+        return "cannot be named so, choose another name";
     }
 
     identities = cdmcf->identities.elts;

@@ -219,6 +219,8 @@ static void
 ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
+    u_char            buf[4 * NGX_HTTP_CDM_STOP_FIELD];
+    ngx_str_t         value;
     ngx_uint_t        i;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
@@ -226,6 +228,9 @@ ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
     ngx_http_cdm_stop_record_text(rec, "source_ip",
                                   &r->connection->addr_text,
                                   NGX_HTTP_CDM_STOP_FIELD);
+
+    value.data = buf;
+    value.len = 0;
 
     part = &r->headers_in.headers.part;
     h = part->elts;
@@ -246,10 +251,16 @@ ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
             && ngx_strncmp(h[i].lowcase_key, "x-forwarded-for", h[i].key.len)
                == 0)
         {
-            ngx_http_cdm_stop_record_text(rec, "forwarded_for", &h[i].value,
-                                          NGX_HTTP_CDM_STOP_FIELD);
-            return;
+            value.len = ngx_snprintf(buf + value.len, sizeof(buf) - value.len,
+                                     "%s%V", value.len ? ", " : "",
+                                     &h[i].value)
+                        - buf;
         }
+    }
+
+    if (value.len) {
+        ngx_http_cdm_stop_record_text(rec, "forwarded_for", &value,
+                                      NGX_HTTP_CDM_STOP_FIELD);
     }
 }
 

@@ -10,19 +10,13 @@
 #include "ngx_http_cdm_stop.h"
 
 
-/* so much of the start of a token shows that it is one */
-#define NGX_HTTP_CDM_STOP_ECHO_LEN  16
-
-
 static void ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
     ngx_http_cdm_stop_upstream_conf_t *conf);
 static void ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static ngx_int_t ngx_http_cdm_stop_process_header(ngx_http_request_t *r);
-static void ngx_http_cdm_stop_mask_token(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r);
-static void ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
+static ngx_int_t ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc);
 static ngx_uint_t ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
@@ -167,7 +161,16 @@ ngx_http_cdm_stop_process_header(ngx_http_request_t *r)
     u = r->upstream;
     ctx = ngx_http_cdm_stop_get_ctx(r);
 
-    ngx_http_cdm_stop_mask_token(r, ctx);
+    if (!u->request_sent) {
+
+        /* before the TLS handshake, it may be anybody's */
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "CDM sent an answer before it was asked");
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    ngx_http_cdm_stop_mask_header(&u->buffer, &ctx->token);
 
     /* proxy moves its own pointer from the status line to the header */
 
@@ -208,45 +211,7 @@ ngx_http_cdm_stop_process_header(ngx_http_request_t *r)
         }
     }
 
-    ngx_http_cdm_stop_read_header(r, ctx);
-
-    return NGX_OK;
-}
-
-
-/*
- * A token that CDM echoes in its header is overwritten before proxy reads it,
- * since from there it gets to variables, logs and the client.
- */
-
-static void
-ngx_http_cdm_stop_mask_token(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx)
-{
-    size_t   i, len;
-    u_char  *p, *last, *token;
-
-    token = ctx->token.data;
-    len = ngx_min(ctx->token.len, NGX_HTTP_CDM_STOP_ECHO_LEN);
-
-    if (len == 0) {
-        return;
-    }
-
-    last = r->upstream->buffer.last;
-
-    for (p = r->upstream->buffer.start; p + len <= last; p++) {
-
-        if (*p != *token || ngx_memcmp(p, token, len) != 0) {
-            continue;
-        }
-
-        for (i = 0; p < last && i < ctx->token.len && *p == token[i]; i++) {
-            *p++ = '*';
-        }
-
-        p--;
-    }
+    return ngx_http_cdm_stop_read_header(r, ctx);
 }
 
 
@@ -289,18 +254,18 @@ ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r)
 }
 
 
-static void
+static ngx_int_t
 ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_uint_t                       i;
+    ngx_uint_t                       i, lengths;
     ngx_list_part_t                 *part;
     ngx_table_elt_t                 *h;
     ngx_http_upstream_headers_in_t  *headers;
 
     headers = &r->upstream->headers_in;
 
-    ctx->upstream_status = headers->status_n;
+    lengths = 0;
 
     part = &headers->headers.part;
     h = part->elts;
@@ -315,6 +280,14 @@ ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
             part = part->next;
             h = part->elts;
             i = 0;
+        }
+
+        if (h[i].key.len == sizeof("content-length") - 1
+            && ngx_strncmp(h[i].lowcase_key, "content-length", h[i].key.len)
+               == 0)
+        {
+            lengths++;
+            continue;
         }
 
         if (h[i].key.len == sizeof("x-request-id") - 1
@@ -336,6 +309,23 @@ ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
             h[i].hash = 0;
         }
     }
+
+    if (lengths > 1) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "CDM sent more than one \"Content-Length\"");
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    if (lengths && headers->chunked) {
+
+        /* what follows on this connection may be part of the answer */
+
+        headers->connection_close = 1;
+    }
+
+    ctx->upstream_status = headers->status_n;
+
+    return NGX_OK;
 }
 
 
@@ -438,17 +428,25 @@ ngx_http_cdm_stop_conclude(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
                  && r->upstream->headers_in.content_length_n == -1
                  && !r->upstream->headers_in.chunked);
 
-    ngx_http_cdm_stop_verdict_read(&ctx->verdict, ctx->upstream_status,
-                                   unread ? NULL : &body, r->pool);
-
     /* the request that was sent ends with the token and two line breaks */
 
     token.len = ctx->token.len;
     token.data = ctx->request_header.data + ctx->request_header.len
                  - (sizeof(CRLF CRLF) - 1) - token.len;
 
+    if (ngx_http_cdm_stop_mask_body(&body, &token, r->pool) != NGX_OK) {
+        unread = 1;
+    }
+
+    ctx->echoed = (body.data != ctx->body);
+
+    ngx_http_cdm_stop_verdict_read(&ctx->verdict, ctx->upstream_status,
+                                   unread ? NULL : &body, r->pool);
+
     ngx_http_cdm_stop_redact(&ctx->verdict.message, &token);
     ngx_http_cdm_stop_redact(&ctx->verdict.code, &token);
+
+    ngx_http_cdm_stop_mask_id(&ctx->upstream_request_id, &token);
 
     ngx_http_cdm_stop_record_outcome(r, ctx, ctx->upstream_status);
 }

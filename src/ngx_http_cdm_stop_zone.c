@@ -41,13 +41,6 @@ ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name, ssize_t size)
         return NULL;
     }
 
-    if (zone->data) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "zone \"%V\" is already in use, "
-                           "give \"cdm_stop_zone\" a name of its own", name);
-        return NULL;
-    }
-
     zone->init = ngx_http_cdm_stop_zone_init;
     zone->data = ctx;
 
@@ -380,4 +373,37 @@ ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
     ngx_hex_dump(dst, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *shm_zone)
+{
+    ngx_http_cdm_stop_zone_t  *zone;
+
+    zone = shm_zone->data;
+
+    (void) ngx_atomic_fetch_add(&zone->sh->torn, 1);
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *shm_zone)
+{
+    ngx_http_cdm_stop_zone_t  *zone;
+
+    zone = shm_zone->data;
+
+    return zone->sh->torn != 0;
+}
+
+
+void
+ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *shm_zone)
+{
+    ngx_http_cdm_stop_zone_t  *zone;
+
+    zone = shm_zone->data;
+
+    (void) ngx_atomic_fetch_add(&zone->sh->torn, -1);
 }

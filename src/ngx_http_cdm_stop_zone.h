@@ -100,6 +100,7 @@ typedef struct {
     ngx_rbtree_node_t          sentinel;
     uint64_t                   leases;      /* given so far */
     uint64_t                   generations;
+    ngx_atomic_t               torn;        /* a record may have no end */
     u_char                     secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
 } ngx_http_cdm_stop_shctx_t;
 
