@@ -91,7 +91,7 @@ struct ngx_http_cdm_stop_identity_s {
     ngx_str_t                       secret_key_file;
     ngx_str_t                       token_file;
     ngx_str_t                       via_name;
-    ngx_http_cdm_stop_identity_t   *via;        /* whose token an agency needs */
+    ngx_http_cdm_stop_identity_t   *via;        /* an agency needs its token */
     ngx_array_t                    *projects;   /* of ngx_str_t */
     ngx_flag_t                      any_project;
     ngx_msec_t                      timeout;

@@ -56,6 +56,13 @@ typedef struct {
  */
 ngx_int_t ngx_http_cdm_stop_exchange(ngx_http_cdm_stop_fetch_t *f);
 
+/*
+ * The input filter of the exchange: collects the body of IAM's answer, within
+ * its bound, in f->answer.body and sets f->complete at its end.
+ */
+ngx_int_t ngx_http_cdm_stop_exchange_filter_init(void *data);
+ngx_int_t ngx_http_cdm_stop_exchange_filter(void *data, ssize_t bytes);
+
 /* the identity's credentials, for the project of this exchange */
 void ngx_http_cdm_stop_fetch_credentials(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_credentials_t *credentials);

@@ -36,7 +36,7 @@ typedef enum {
 
 typedef struct {
     ngx_uint_t   method;
-    ngx_uint_t   domain_scope;  /* unsigned  domain_scope:1; */
+    ngx_uint_t   domain_scope;  /* and not of a project */
     ngx_str_t    domain;
     ngx_str_t    user;
     ngx_str_t    password;
@@ -82,7 +82,8 @@ ngx_int_t ngx_http_cdm_stop_iam_body(ngx_pool_t *pool,
  * Checks an answer to POST /v3/auth/tokens: 201, exactly one X-Subject-Token
  * of legal characters, expires_at in the future, the project or domain that
  * was asked for.  Of a token from a file it checks the answer to
- * GET /v3/auth/tokens: 200, and the same of the body.  Returns NULL and fills grant->life, or returns what is wrong with it.
+ * GET /v3/auth/tokens: 200, and the same of the body.  Returns NULL and fills
+ * grant->life, or returns what is wrong with it.
  */
 const char *ngx_http_cdm_stop_iam_read(ngx_http_cdm_stop_iam_answer_t *answer,
     ngx_http_cdm_stop_credentials_t *credentials,
