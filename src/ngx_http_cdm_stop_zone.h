@@ -111,7 +111,7 @@ typedef struct {
 } ngx_http_cdm_stop_zone_t;
 
 
-/* All that follows is called with the mutex of the zone held. */
+/* all that follows is called with the mutex of the zone held */
 
 void ngx_http_cdm_stop_node_insert(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_node_t *node);

@@ -106,7 +106,10 @@ sub strings {
 sub block_settings {
     my ($text) = $reference =~ /^### cdm_stop_iam\n(.*?)(?=^##)/ms;
 
-    return $text =~ /^\| `(\w+)/mg;
+    my ($table) = $text =~ /^(\| setting .*?)\n\n/ms;
+
+    return map { /`(\w+)/g } map { (split / \| /)[0] }
+        grep { /^\| `/ } split /\n/, $table;
 }
 
 
@@ -149,7 +152,7 @@ sub whole {
 
     $example =~ s{^load_module.*\n}{}m;
     $example =~ s{^http \{\n(.*)^\}\n}{$1}ms;
-    $example =~ s{/etc/nginx/secrets/cdm-gateway}{%%TESTDIR%%/secrets/password}g;
+    $example =~ s{/etc/nginx/secrets/[\w-]+}{%%TESTDIR%%/secrets/password}g;
     $example =~ s{/var/log/nginx/}{%%TESTDIR%%/}g;
     $example =~ s{listen 443 ssl;}{listen 127.0.0.1:%%PORT%%;}g;
 
@@ -183,7 +186,8 @@ EOI
 
     } elsif ($example =~ /^(?:cdm_stop_zone|cdm_stop_iam|log_format)/m) {
         $http = $example;
-        $location = "$guard $rest";
+        $location = $example =~ /cdm_stop_iam huawei|log_format|zone/
+            ? "$guard $rest" : '';
 
     } else {
         $location = "$guard $rest\n$example";
