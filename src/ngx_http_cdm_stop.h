@@ -282,6 +282,9 @@ ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
 ngx_int_t ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
     ngx_http_cdm_stop_target_t *target);
 
+/* whether core accepted the header of the request, and nothing failed since */
+ngx_uint_t ngx_http_cdm_stop_was_accepted(ngx_http_request_t *r);
+
 /*
  * NGX_OK if some reading of uri is a stop, NGX_DECLINED if none is, 500 if
  * there is no memory.
@@ -297,6 +300,7 @@ ngx_http_cdm_stop_ctx_t *ngx_http_cdm_stop_early_ctx(ngx_http_request_t *r);
 
 /* phases */
 
+ngx_int_t ngx_http_cdm_stop_post_read(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_content(ngx_http_request_t *r);
 void ngx_http_cdm_stop_repeat(ngx_http_request_t *r);

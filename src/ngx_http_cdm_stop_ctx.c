@@ -12,6 +12,7 @@
 
 
 static void ngx_http_cdm_stop_ctx_cleanup(void *data);
+static void ngx_http_cdm_stop_accepted(void *data);
 static ngx_http_cdm_stop_loc_conf_t *ngx_http_cdm_stop_early_guard(
     ngx_http_request_t *r);
 
@@ -127,6 +128,59 @@ ngx_http_cdm_stop_ctx_cleanup(void *data)
         ngx_explicit_memzero(ctx->request_header.data,
                              ctx->request_header.len);
     }
+}
+
+
+/*
+ * Called once for a request, and only for one whose header core accepted; a
+ * refused one gets to a location by error_page alone.
+ */
+
+ngx_int_t
+ngx_http_cdm_stop_post_read(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    if (r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_cdm_stop_accepted;
+
+    return NGX_DECLINED;
+}
+
+
+/* only its address counts */
+
+static void
+ngx_http_cdm_stop_accepted(void *data)
+{
+    /* void */
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_was_accepted(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    if (r->err_status) {
+        return 0;
+    }
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == ngx_http_cdm_stop_accepted) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

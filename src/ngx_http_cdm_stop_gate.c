@@ -147,7 +147,13 @@ ngx_http_cdm_stop_made_stop(ngx_http_request_t *r)
 
     cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
 
-    if (cdcf->identity == NULL || r->upstream->request_bufs == NULL) {
+    ctx = (r == r->main) ? ngx_http_cdm_stop_get_ctx(r) : NULL;
+
+    /* a redirect may have led it, with its context, out of the guard */
+
+    if ((cdcf->identity == NULL && ctx == NULL)
+        || r->upstream->request_bufs == NULL)
+    {
         return 0;
     }
 
@@ -181,9 +187,11 @@ ngx_http_cdm_stop_made_stop(ngx_http_request_t *r)
         return 1;
     }
 
-    ctx = ngx_http_cdm_stop_create_ctx(r, NULL);
+    if (ctx == NULL) {
+        ctx = ngx_http_cdm_stop_create_ctx(r, NULL);
+    }
 
-    if (ctx) {
+    if (ctx && !ctx->refused) {
         error = (r == r->main) ? &ngx_http_cdm_stop_bad_target
                                : &ngx_http_cdm_stop_by_subrequest;
 

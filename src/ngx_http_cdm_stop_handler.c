@@ -193,6 +193,14 @@ ngx_http_cdm_stop_decide(ngx_http_request_t *r,
     r->error_page = 1;
     r->disable_not_modified = 1;
 
+    if (!ngx_http_cdm_stop_was_accepted(r)) {
+
+        /* core refused this request, and an error page led here */
+
+        r->err_status = 0;
+        rc = NGX_ABORT;
+    }
+
     if (rc == NGX_ABORT) {
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_bad_target);
     }
@@ -389,6 +397,11 @@ ngx_http_cdm_stop_obtain_token(ngx_http_request_t *r,
                                         &ngx_http_cdm_stop_token_refused);
 
     default: /* NGX_DONE, NGX_ERROR */
+
+        if (ctx->retry_after == 0) {
+            ctx->retry_after = NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+        }
+
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_token);
     }
 }

@@ -134,6 +134,10 @@ ngx_http_cdm_stop_set_agency(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
+    if (value[1].len == 0) {
+        return "must have the domain and the name of the agency";
+    }
+
     identity->credentials.agency_domain = value[1];
     identity->credentials.agency = value[2];
 

@@ -32,7 +32,7 @@ typedef struct {
     u_char     *start;
     u_char     *last;
     unsigned    controls:1;     /* controls are kept */
-    unsigned    beyond:1;       /* characters beyond ASCII are not folded */
+    unsigned    beyond:2;       /* those beyond ASCII: see below */
     unsigned    ambiguous:1;    /* there are some of these */
 } ngx_http_cdm_stop_plain_t;
 
@@ -55,6 +55,14 @@ typedef struct {
 typedef struct {
     uint64_t    junk[NGX_HTTP_CDM_STOP_SEGMENTS + 1];
 } ngx_http_cdm_stop_readings_t;
+
+
+/* what is made of characters beyond ASCII, and of overlong forms of ASCII */
+
+#define NGX_HTTP_CDM_STOP_FOLD      0       /* both are folded */
+#define NGX_HTTP_CDM_STOP_OVERLONG  1       /* the overlong ones only */
+#define NGX_HTTP_CDM_STOP_NEITHER   2
+#define NGX_HTTP_CDM_STOP_BEYOND    3
 
 
 static ngx_uint_t ngx_http_cdm_stop_any_reading(u_char *p, u_char *last);
@@ -110,7 +118,7 @@ ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch)
     ngx_uint_t                 mode;
     ngx_http_cdm_stop_plain_t  plain;
 
-    for (mode = 0; mode < 4; mode++) {
+    for (mode = 0; mode < 2 * NGX_HTTP_CDM_STOP_BEYOND; mode++) {
 
         ngx_memzero(&plain, sizeof(ngx_http_cdm_stop_plain_t));
 
@@ -327,7 +335,7 @@ ngx_http_cdm_stop_fold(ngx_http_cdm_stop_plain_t *plain)
             continue;
         }
 
-        if (plain->beyond && *p >= 0x80) {
+        if (plain->beyond == NGX_HTTP_CDM_STOP_NEITHER && *p >= 0x80) {
             *dst++ = NGX_HTTP_CDM_STOP_ANY;
             p++;
             continue;
@@ -383,7 +391,11 @@ ngx_http_cdm_stop_fold_char(ngx_http_cdm_stop_plain_t *plain, u_char *dst,
         plain->ambiguous = 1;
     }
 
-    if (c >= 0xff01 && c <= 0xff5e) {
+    if (plain->beyond != NGX_HTTP_CDM_STOP_FOLD) {
+
+        /* overlong forms have been decoded */
+
+    } else if (c >= 0xff01 && c <= 0xff5e) {
         c -= 0xff00 - 0x20;
 
     } else {

@@ -290,5 +290,8 @@ ngx_http_cdm_stop_job_name(ngx_http_cdm_stop_target_t *t, u_char *p,
 static ngx_uint_t
 ngx_http_cdm_stop_blank(uint32_t c)
 {
-    return c == ' ' || c == 0xa0 || c == 0x3000;
+    return c == ' ' || c == 0xa0 || c == 0x1680
+           || (c >= 0x2000 && c <= 0x200b) || c == 0x2028 || c == 0x2029
+           || c == 0x202f || c == 0x205f || c == 0x2060 || c == 0x3000
+           || c == 0xfeff;
 }

@@ -251,6 +251,7 @@ ngx_http_cdm_stop_looks_secret(u_char *p, size_t len)
 
         } else if (p[i] >= 'A' && p[i] <= 'Z') {
             upper++;
+            hex += (p[i] <= 'F');
 
         } else if (p[i] >= 'a' && p[i] <= 'z') {
             lower++;
