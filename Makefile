@@ -11,7 +11,11 @@ JOBS ?= $(shell nproc)
 TESTS ?= t
 FUZZ_TIME ?= 60
 
-PROVE = prove --jobs $(JOBS) --timer --recurse -It/lib
+# no test file may take longer than this, in seconds
+TEST_LIMIT ?= 900
+
+PROVE = prove --jobs $(JOBS) --timer --recurse \
+	--exec "timeout --foreground --kill-after=20 $(TEST_LIMIT) perl -It/lib"
 
 SANITIZE = \
 	ASAN_OPTIONS=detect_odr_violation=0:abort_on_error=0 \

@@ -33,7 +33,8 @@ close $list;
 cmp_ok(scalar keys %case, '>', 100, 'the list of cases is there');
 
 
-# numbers count where a test's name can be: inside of quotes
+# numbers count where a test's name can be: inside of quotes, before "=>", at
+# the beginning of a line of data
 
 my %named;
 
@@ -46,6 +47,9 @@ for my $file (sort glob "$FindBin::Bin/*.t") {
     while (<$in>) {
         next if /\A\s*#/;
 
+        push @{ $named{$1} }, "$base:$."
+            if /\b($number)\s*=>/ || /\A\s*($number) \S/;
+
         for my $string (/'((?:[^'\\]|\\.)*)'/g, /"((?:[^"\\]|\\.)*)"/g,
             /\bq[qw]?[\{\[\(\/](.*?)[\}\]\)\/]/g)
         {
@@ -56,6 +60,9 @@ for my $file (sort glob "$FindBin::Bin/*.t") {
 
     close $in;
 }
+
+# the case of the fuzzers is theirs, which "make fuzz" runs
+push @{ $named{Q06} }, s{.*/}{}r for glob "$FindBin::Bin/fuzz/*.c";
 
 for my $id (sort keys %named) {
     fail("$id is listed in t/cases (named at $named{$id}[0])")

@@ -135,7 +135,8 @@ subtest 'client and CDM' => sub {
     $r = $t->raw("GET / HTTP/1.1\r\nHost: a\r\nBad\x00: x\r\n\r\n");
     is($r->{status}, 400, 'nginx answers rubbish');
 
-    my ($exit, $output) = $t->curl('-s', 'http://127.0.0.1:' . $t->port . '/here');
+    my ($exit, $output) = $t->curl('-s', 'http://127.0.0.1:' . $t->port
+                                         . '/here');
     is($output, "here\n", 'curl');
 };
 
@@ -425,6 +426,8 @@ subtest 'secrets' => sub {
 
     ok(!$ledger->search(substr $token, 5003, 15), 'not found: 15 bytes');
     ok(!$ledger->search('MII' . 'x' x 100), 'not found: how tokens begin');
+    $ledger->add('tiny', 'x');
+    ok(!$ledger->search('x' x 100), 'not found: what is too short');
     unlike(join('', $ledger->search($token)), qr/\Q$piece\E/,
            'findings do not show what they found');
 };
@@ -441,13 +444,14 @@ subtest 'checks find what is wrong' => sub {
     is_deeply([$x->secret_findings], [], 'secrets where they may be');
 
     $x->write('deep/er/file', 'x' x 5 . substr $token, 77, 20);
-    like(join('', $x->secret_findings), qr{deep/er/file: token \(raw\), 20 bytes},
-         'a secret in a file');
+    like(join('', $x->secret_findings),
+         qr{deep/er/file: token \(raw\), 20 bytes}, 'a secret in a file');
     unlink $x->path('deep/er/file');
 
     my $stamp = '2026/11/24 01:02:03 [debug] 1#1: *1';
     $x->write('error.log', "$stamp http proxy header:\n\"PUT / HTTP/1.1\r\n"
-              . "X-Auth-Token: $token\r\n\"\n$stamp http header: \"a: $token\"\n"
+              . "X-Auth-Token: $token\r\n\"\n"
+              . "$stamp http header: \"a: $token\"\n"
               . "$stamp http2 output header: \"a: $token\"\n");
     is_deeply([$x->secret_findings], [], 'debug lines of the core');
     $x->write('error.log', "$stamp cdm stop token: $token\n");
@@ -455,7 +459,7 @@ subtest 'checks find what is wrong' => sub {
     unlink $x->path('error.log');
 
     $x->keep_answer('answer', "abc$password");
-    is(scalar($x->secret_findings), 1, 'a secret in an answer');
+    ok(scalar($x->secret_findings), 'a secret in an answer');
     $x->{answers} = [];
 
     $x->write('error.log', "2026/11/24 01:02:03 [alert] 1#1: odd\n"
@@ -474,9 +478,9 @@ subtest 'checks find what is wrong' => sub {
         "src/core/ngx_a.c:1:2: runtime error: odd\n    #0 0x1 in ngx_a\n"
             . "    #1 0x2 in ngx_http_cdm_stop_b\n" => 1,
         "src/core/ngx_a.c:1:2: runtime error: odd\n    #0 0x1 in ngx_a\n" => 0,
-        "Direct leak of 8 byte(s)\n    #0 0x1 in malloc\n"
+        "LeakSanitizer\nDirect leak of 8 byte(s)\n    #0 0x1 in malloc\n"
             . "    #1 0x1 in ngx_event_process_init\n" => 0,
-        "Direct leak of 8 byte(s)\n    #0 0x1 in malloc\n"
+        "LeakSanitizer\nDirect leak of 8 byte(s)\n    #0 0x1 in malloc\n"
             . "    #1 0x1 in ngx_create_pool\n" => 1,
     );
 
@@ -484,14 +488,14 @@ subtest 'checks find what is wrong' => sub {
         $x->write('sanitizer/report.1', $text);
         is(scalar($x->sanitizer_findings), $report{$text},
            ($report{$text} ? 'counts: ' : 'does not count: ')
-           . (split /\n/, $text)[0]);
+           . $text =~ s/\n\s*/ /gr);
     }
 };
 
 subtest 'records' => sub {
     my %bad = (
         'no line feed' => '{"a":1}', 'no JSON' => "{\"a\":}\n",
-        'no object' => "[1]\n", 'empty line' => "{}\n\n",
+        'no JSON object' => "[1]\n", 'empty line' => "{}\n\n",
         'UTF-8' => "{\"a\":\"\xff\"}\n", 'control' => "{\"a\":\"\x01\"}\n",
         'twice' => "{\"a\":1,\"b\":{\"a\":2},\"\\u0061\":3}\n",
     );
@@ -544,7 +548,8 @@ my $t = CdmStop::Test->new(module => 0);
 $t->cdm;
 $t->config("%%GLOBALS%%\nevents { }\nhttp { %%HTTP_GLOBALS%%\n }\n");
 $t->start;
-print join(' ', 'pids', $t->master_pid, map { $_->{pid} } @{$t->{standins}}), "\n";
+my @standins = map { $_->{pid} } @{$t->{standins}};
+print join(' ', 'pids', $t->master_pid, @standins), "\n";
 die "on purpose\n";
 EOC
     my ($exit, $output) = CdmStop::Process::capture(

@@ -38,7 +38,7 @@ for group; do
 done
 
 missing() {
-    for p in $packages; do
+    for p in $(printf '%s\n' $packages | sort -u); do
         dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null \
             | grep -qx installed || printf '%s ' "$p"
     done

@@ -7,7 +7,7 @@ CdmStop::Cert - certificates for tests, made when they are needed
 =head1 SYNOPSIS
 
     my $certs = CdmStop::Cert->new(dir => $dir);
-    my $c = $certs->get('good');           # { cert => FILE, key => FILE, ca => FILE }
+    my $c = $certs->get('good');     # { cert => FILE, key => FILE, ca => FILE }
 
 Kinds: good (localhost, iam.test, cdm.test, 127.0.0.1), wrong_name, unknown_ca,
 expired. C<ca> is always the certificate that clients are told to trust: that
@@ -58,7 +58,8 @@ sub make_authority {
 
     openssl(qw(req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes),
             qw(-days 30 -subj), "/CN=$name", '-keyout', "$base.key",
-            '-out', "$base.crt", '-addext', 'basicConstraints=critical,CA:TRUE');
+            '-out', "$base.crt",
+            '-addext', 'basicConstraints=critical,CA:TRUE');
 
     return;
 }

@@ -58,7 +58,8 @@ sub open_socket {
             || die "connect to $where->{Peer}: $!\n";
     }
 
-    return IO::Socket::IP->new(Type => SOCK_STREAM, Timeout => $timeout, %$where)
+    return IO::Socket::IP->new(Type => SOCK_STREAM, Timeout => $timeout,
+                               %$where)
         || die "connect to port $where->{PeerPort}: $@\n";
 }
 

@@ -52,7 +52,7 @@ sub new {
 
     my $settings = pack('nN', 4, 1 << 30) . ($opt{settings} // '');
 
-    $self->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . ($opt{preface_more} // ''));
+    $self->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     $self->frame(SETTINGS, 0, 0, $settings);
     $self->frame(WINDOW_UPDATE, 0, 0, pack 'N', 1 << 30);
 
@@ -140,12 +140,14 @@ sub data {
     $self->{stream_window}{$id} //= $self->{initial};
 
     for (;;) {
-        my $room = min(FRAME_SIZE, $self->{window}, $self->{stream_window}{$id});
+        my $room = min(FRAME_SIZE, $self->{window},
+                       $self->{stream_window}{$id});
         my $whole = length $bytes <= $room;
 
         if ($room > 0 || $whole) {
             my $piece = substr $bytes, 0, $room > 0 ? $room : 0, '';
-            $self->frame(DATA, $whole && $opt{end} ? END_STREAM : 0, $id, $piece);
+            my $flags = $whole && $opt{end} ? END_STREAM : 0;
+            $self->frame(DATA, $flags, $id, $piece);
             $self->{window} -= length $piece;
             $self->{stream_window}{$id} -= length $piece;
         }
@@ -213,7 +215,10 @@ sub wait_closed {
     my ($self) = @_;
 
     my $deadline = time + $self->{timeout};
-    $self->read_frames($deadline - time) while !$self->{eof} && time < $deadline;
+
+    while (!$self->{eof} && time < $deadline) {
+        $self->read_frames($deadline - time);
+    }
 
     return $self->{eof};
 }
@@ -277,7 +282,8 @@ sub handle_frame {
         $self->handle_headers($type, $flags, $id, $payload);
 
     } elsif ($type == RST_STREAM) {
-        ($self->{streams}{$id} //= new_stream($id))->{reset} = unpack 'N', $payload;
+        my $s = $self->{streams}{$id} //= new_stream($id);
+        $s->{reset} = unpack 'N', $payload;
 
     } elsif ($type == SETTINGS && !($flags & ACK)) {
         $self->handle_settings($payload);
@@ -336,8 +342,10 @@ sub handle_headers {
         push @{$s->{trailers}}, @headers;
 
     } elsif ($status < 200) {
-        push @{$s->{interim}}, bless { status => $status, headers => \@headers },
-                                     'CdmStop::Http::Message';
+        push @{$s->{interim}}, bless {
+            status => $status, headers => \@headers
+        }, 'CdmStop::Http::Message';
+
     } else {
         $s->{status} = $status;
         $s->{headers} = [grep { $_->[0] ne ':status' } @headers];

@@ -38,7 +38,8 @@ sub parse_request {
         @m{qw(method target version)} = ($1, $2, $3);
 
     } else {
-        @m{qw(method target version)} = (split(/ /, $head->{line}, 3), '', '', '');
+        @m{qw(method target version)} = (split(/ /, $head->{line}, 3),
+                                         '', '', '');
         $m{malformed} = 'request line';
     }
 
@@ -329,7 +330,8 @@ sub summary {
 
     return defined $self->{method}
         ? "$self->{method} $self->{target} $self->{version}"
-        : "$self->{status} $self->{reason} (" . length($self->{body}) . ' bytes)';
+        : "$self->{status} $self->{reason} ("
+          . length($self->{body}) . ' bytes)';
 }
 
 1;

@@ -11,7 +11,7 @@ CdmStop::Iam - a stand-in for Huawei's IAM (Keystone v3 tokens)
         token_size => 2000, life => 86400);
     $iam->start;
     $iam->set(token_size => 31_000, life => 30);
-    my @issued = $iam->tokens;        # {token, project, user, domain, life, ...}
+    my @issued = $iam->tokens;     # {token, project, user, domain, life, ...}
 
 It issues tokens for right passwords (POST /v3/auth/tokens), checks them (GET)
 and answers the documented errors otherwise. Beyond the rules of

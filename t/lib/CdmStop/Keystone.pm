@@ -58,7 +58,7 @@ sub new {
     return bless {
         dir => $args{dir},
         port => $args{port},
-        timeout => $args{timeout} // 60,
+        timeout => $args{timeout} // 120,
         admin => join('', map { sprintf '%02x', rand 256 } 1 .. 16),
         http => HTTP::Tiny->new(timeout => 20, keep_alive => 0),
         pid => undef,

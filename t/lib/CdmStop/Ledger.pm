@@ -14,24 +14,24 @@ CdmStop::Ledger - random secrets, and the search for any part of them
     my @findings = $ledger->search($text, 'audit.jsonl');
     is("@findings", '', 'no secret there');
 
-The search knows each secret raw, in base64 (all three alignments, both
-alphabets), in hex (both cases), URL-encoded and as JSON and nginx escape it,
-and finds any run of 16 bytes out of any of these (of hex: 32 digits). Secrets
-shorter than 16 bytes are found whole.
+The search finds each secret, and each piece of it of 16 bytes, raw, in base64
+(all alignments, both alphabets), in hex (both cases), URL-encoded and as JSON
+and nginx escape it. Secrets shorter than 16 bytes are found whole, those
+shorter than 8 not at all: a token of one byte is in every text.
 
 How it is fast: any run of 16 bytes contains a run of 8 that begins at a
 multiple of 8 of the text; the secrets are indexed by all their runs of 8, and
-a hit is measured before it counts.
+a hit is measured before it counts. Encodings are undone in the text, so that
+the index holds a secret once.
 
 =cut
 
 use strict;
 use warnings;
 
-use JSON::PP ();
-use MIME::Base64 qw(encode_base64);
+use MIME::Base64 qw(decode_base64);
 
-use constant { STEP => 8, RUN => 16 };
+use constant { STEP => 8, RUN => 16, LEAST => 8 };
 
 my @ALPHABET = ('A' .. 'Z', 'a' .. 'z', '0' .. '9', '+', '/');
 my @PASSWORD = (map { chr } 0x21 .. 0x7e);
@@ -102,7 +102,7 @@ sub key {
 sub add {
     my ($self, $kind, $secret) = @_;
 
-    if (length $secret && !exists $self->{secrets}{$secret}) {
+    if (length $secret >= LEAST && !exists $self->{secrets}{$secret}) {
         $self->{secrets}{$secret} = $kind;
         delete $self->{index};
     }
@@ -116,76 +116,80 @@ sub secrets {
     return keys %{$self->{secrets}};
 }
 
-# The forms of a secret that are searched: name => bytes.
+# What a text may stand for: pairs of name and bytes. Encoded runs that make
+# less than $least bytes are left out.
 
-sub forms {
-    my ($secret) = @_;
+sub views {
+    my ($text, $least) = @_;
 
-    my %form = (raw => $secret, hex => unpack('H*', $secret));
+    my @views = (['raw', $text]);
 
-    ($form{url} = $secret)
-        =~ s/([^A-Za-z0-9._~-])/sprintf '%%%02X', ord $1/ge;
-    ($form{'url, lower case'} = $secret)
-        =~ s/([^A-Za-z0-9._~-])/sprintf '%%%02x', ord $1/ge;
-    ($form{nginx} = $secret)
-        =~ s/(["\\\x00-\x1f\x7f-\xff])/sprintf '\\x%02X', ord $1/ge;
-
-    ($form{json} = JSON::PP->new->latin1->allow_nonref->encode($secret))
-        =~ s/\A"(.*)"\z/$1/s;
-
-    # with 0, 1 and 2 bytes before it; characters that mix in foreign bits go
-    for my $before (0 .. 2) {
-        my $b64 = encode_base64('x' x $before . $secret, '');
-        $b64 =~ s/=+\z//;
-        chop $b64 if (length($secret) + $before) % 3;
-        $form{"base64 after $before"} = substr($b64, (0, 2, 3)[$before]);
+    if ($text =~ /%[0-9a-fA-F]{2}/) {
+        push @views, ['URL-encoded',
+                      $text =~ s/%([0-9a-fA-F]{2})/chr hex $1/ger];
     }
 
-    for my $name (keys %form) {
-        delete $form{$name} if $name ne 'raw' && $form{$name} eq $secret;
+    push @views, ['escaped', unescape($text)] if $text =~ /\\/;
+
+    my $digits = int(($least * 4 + 2) / 3);
+    my @runs = $text =~ m{([A-Za-z0-9+/_-]{$digits,})}g;
+    tr{-_}{+/} for @runs;
+
+    for my $skip (@runs ? (0 .. 3) : ()) {
+        push @views, ['base64', join "\0",
+                      map { decode_base64(substr $_, $skip) } @runs];
     }
 
-    return \%form;
+    $digits = $least * 2;
+    @runs = $text =~ /([0-9a-fA-F]{$digits,})/g;
+
+    for my $skip (@runs ? (0, 1) : ()) {
+        push @views, ['hex', join "\0",
+                      map { pack 'H*', substr $_, $skip } @runs];
+    }
+
+    return @views;
 }
 
-# Runs are compared with the two base64 alphabets made one.
+my %ESCAPED = (b => "\b", f => "\f", n => "\n", r => "\r", t => "\t");
 
-sub normal {
-    my ($bytes) = @_;
+# Undoes what JSON and nginx's log make of odd bytes.
 
-    $bytes =~ tr{-_}{+/};
-    return $bytes;
+sub unescape {
+    my ($text) = @_;
+
+    $text =~ s{\\(?:[xX]([0-9a-fA-F]{2})|u00([0-9a-fA-F]{2})|(.))}
+              {defined $3 ? $ESCAPED{$3} // $3 : chr hex($1 // $2)}gesx;
+    return $text;
 }
 
-# Indexes all runs of all forms: run => [number of the form, offset, ...].
+# Indexes the runs of all secrets: run => number of the secret and offset in
+# one integer; further places of a run are in "more".
 
 sub index_secrets {
     my ($self) = @_;
 
-    my %index = (forms => [], runs => {}, hex => {}, whole => []);
+    my %index = (secrets => [], runs => {}, more => {}, whole => []);
+    my $runs = $index{runs};
 
     for my $secret (sort keys %{$self->{secrets}}) {
-        my $kind = $self->{secrets}{$secret};
-        my $forms = forms($secret);
+        if (length $secret < RUN) {
+            push @{$index{whole}}, $secret;
+            next;
+        }
 
-        for my $name (sort keys %$forms) {
-            my $text = $name eq 'hex' ? $forms->{$name} : normal($forms->{$name});
-            my $is_hex = $name eq 'hex';
-            my ($runs, $width) = $is_hex ? ($index{hex}, 2 * STEP)
-                                         : ($index{runs}, STEP);
-            my $form = { kind => $kind, name => $name, text => $text,
-                         run => $is_hex ? 2 * RUN : RUN };
+        my $place = @{$index{secrets}} << 24;
+        push @{$index{secrets}}, $secret;
 
-            if (length $secret < RUN || length $text < $form->{run}) {
-                push @{$index{whole}}, $form;
-                next;
-            }
+        for my $at (0 .. length($secret) - STEP) {
+            my $run = substr $secret, $at, STEP;
 
-            push @{$index{forms}}, $form;
-            my $number = $#{$index{forms}};
+            if (exists $runs->{$run}) {
+                my $more = $index{more}{$run} //= [];
+                push @$more, $place + $at if @$more < 64;
 
-            for my $at (0 .. length($text) - $width) {
-                push @{$runs->{substr $text, $at, $width}}, $number, $at;
+            } else {
+                $runs->{$run} = $place + $at;
             }
         }
     }
@@ -193,7 +197,8 @@ sub index_secrets {
     return $self->{index} = \%index;
 }
 
-# Finds secrets in $text; returns one sentence for each form found.
+# Finds secrets in $text; returns one sentence for each, which does not show
+# it.
 
 sub search {
     my ($self, $text, $where) = @_;
@@ -201,19 +206,20 @@ sub search {
     return () if !%{$self->{secrets}} || !defined $text || $text eq '';
 
     my $index = $self->{index} // $self->index_secrets;
-
-    my $normal = normal($text);
-    my $lower = lc $text;
+    my $least = @{$index->{whole}} ? LEAST : RUN;
     my %found;
 
-    for my $form (@{$index->{whole}}) {
-        my $in = $form->{name} eq 'hex' ? \$lower : \$normal;
-        my $at = index $$in, $form->{text};
-        note_finding(\%found, $form, $at, length $form->{text}) if $at >= 0;
-    }
+    for my $view (views($text, $least)) {
+        my ($name, $bytes) = @$view;
 
-    search_runs(\%found, $index, $index->{runs}, \$normal, STEP);
-    search_runs(\%found, $index, $index->{hex}, \$lower, 2 * STEP);
+        for my $secret (@{$index->{whole}}) {
+            my $at = index $bytes, $secret;
+            $self->note(\%found, $secret, $name, $at, length $secret)
+                if $at >= 0;
+        }
+
+        $self->search_runs(\%found, $index, $name, \$bytes);
+    }
 
     $where //= 'text';
     return map { "$where: $_" } sort values %found;
@@ -222,60 +228,63 @@ sub search {
 # Looks up each run of the text that begins at a multiple of its width.
 
 sub search_runs {
-    my ($found, $index, $runs, $text, $width) = @_;
+    my ($self, $found, $index, $name, $text) = @_;
 
-    return unless %$runs;
+    my ($runs, $more) = @$index{qw(runs more)};
+    my %measured;
 
     # in pieces, for unpack makes a list of 60 bytes for each run
     my $piece = 1 << 20;
 
     for (my $from = 0; $from < length $$text; $from += $piece) {
-        my $at = $from;
+        my $at = $from - STEP;
 
-        for my $run (unpack "(a$width)*", substr($$text, $from, $piece)) {
-            my $hits = $runs->{$run} // [];
+        for my $run (unpack '(a' . STEP . ')*', substr $$text, $from, $piece) {
+            $at += STEP;
+            next unless exists $runs->{$run};
 
-            for (my $i = 0; $i < @$hits; $i += 2) {
-                measure($found, $index->{forms}[$hits->[$i]], $hits->[$i + 1],
-                        $text, $at);
+            for my $place ($runs->{$run}, @{$more->{$run} // []}) {
+                # one match is measured once, and not at each of its runs
+                my $start = $at - ($place & 0xffffff) . ':' . ($place >> 24);
+                next if ($measured{$start} // -1) > $at;
+
+                my $secret = $index->{secrets}[$place >> 24];
+                my ($left, $right) = measure($secret, $place & 0xffffff,
+                                             $text, $at);
+                $measured{$start} = $at + $right;
+                $self->note($found, $secret, $name, $at - $left, $left + $right)
+                    if $left + $right >= RUN;
             }
-
-            $at += $width;
         }
     }
 
     return;
 }
 
-# How far text and secret agree around a hit: noted from the length of a run.
+# How far text and secret agree to the left and to the right of a place.
 
 sub measure {
-    my ($found, $form, $offset, $text, $at) = @_;
+    my ($secret, $offset, $text, $at) = @_;
 
-    my ($left, $right) = (0, 0);
+    my $before = $offset < $at ? $offset : $at;
+    my $left = reverse(substr $secret, $offset - $before, $before)
+             ^ reverse(substr $$text, $at - $before, $before);
 
-    $left++ while $left < $offset && $left < $at
-        && substr($form->{text}, $offset - $left - 1, 1)
-           eq substr($$text, $at - $left - 1, 1);
+    my $rest = length($secret) - $offset;
+    $rest = length($$text) - $at if $rest > length($$text) - $at;
+    my $right = substr($secret, $offset, $rest) ^ substr($$text, $at, $rest);
 
-    $right++ while $offset + $right < length $form->{text}
-        && $at + $right < length $$text
-        && substr($form->{text}, $offset + $right, 1)
-           eq substr($$text, $at + $right, 1);
-
-    note_finding($found, $form, $at - $left, $left + $right)
-        if $left + $right >= $form->{run};
-
-    return;
+    return map { /\A(\0*)/ ? length $1 : 0 } $left, $right;
 }
 
 # Says what was found without showing it.
 
-sub note_finding {
-    my ($found, $form, $at, $length) = @_;
+sub note {
+    my ($self, $found, $secret, $name, $at, $length) = @_;
 
-    $found->{"$form->{kind} $form->{name}"} //=
-        "$form->{kind} ($form->{name}), $length bytes at offset $at";
+    my $kind = $self->{secrets}{$secret};
+    $found->{"$kind $name"} //= "$kind ($name), $length bytes"
+                                . ($name eq 'raw' ? " at offset $at" : '');
 
     return;
 }

@@ -12,7 +12,8 @@ CdmStop::Process - child processes that never outlive their test
     my $status = CdmStop::Process::wait_for($pid, $seconds);
     CdmStop::Process::end($pid);                              # TERM, then KILL
 
-    my ($exit, $output) = CdmStop::Process::capture(qw(nginx -t), {timeout => 9});
+    my ($exit, $output) = CdmStop::Process::capture(qw(nginx -t),
+                                                    { timeout => 9 });
 
 Whatever was started here is ended by its pid when the test exits, also when it
 dies or is interrupted.

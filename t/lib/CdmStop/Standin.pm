@@ -8,7 +8,7 @@ CdmStop::Standin - a scriptable HTTP server that keeps every byte it got
 
     my $s = CdmStop::Standin->new(name => 'cdm', port => $port, dir => $dir);
     $s->start;
-    $s->script({ when => { job => 'x' }, status => 503, body => 'no', times => 2 },
+    $s->script({ when => { job => 'x' }, times => 2, status => 503 },
                { delay => 0.5 });
     ...
     $s->wait_requests(3);
@@ -285,7 +285,8 @@ sub take_recording {
     my $c = $read->{by_id}{$conn};
 
     if (!$c) {
-        $c = $read->{by_id}{$conn} = { id => $conn, opened => $time, raw => '' };
+        $c = { id => $conn, opened => $time, raw => '' };
+        $read->{by_id}{$conn} = $c;
         push @{$read->{connections}}, $c;
     }
 

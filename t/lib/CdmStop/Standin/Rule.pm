@@ -31,7 +31,7 @@ latter two know only conn_request, raw, parts, delay, hold, reset, close, hang.
     before   => BYTES          in front of the answer (interim answers)
     after    => BYTES          behind it
     raw      => BYTES          instead of an answer
-    parts    => [BYTES, SECONDS, BYTES, ...]    a list of bytes and pauses
+    parts    => [BYTES, SECONDS, BYTES, ...]    bytes and pauses (numbers)
     delay    => SECONDS        before the first byte
     delay_body => SECONDS      between head and body
     drip     => SECONDS        for each byte (drip_size bytes) of the answer;

@@ -80,7 +80,8 @@ sub close_inherited {
         map { fileno $_ } @$self{qw(listener channel)};
 
     opendir my $dir, '/proc/self/fd' or return;
-    my @open = grep { /\A\d+\z/ && !$keep{$_} && $_ != fileno $dir } readdir $dir;
+    my @open = grep { /\A\d+\z/ && !$keep{$_} && $_ != fileno $dir }
+               readdir $dir;
     closedir $dir;
 
     open my $null, '<', '/dev/null' or die "/dev/null: $!\n";

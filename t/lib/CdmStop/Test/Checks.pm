@@ -104,8 +104,8 @@ sub missing_log {
     my @expected = @{$self->{expected}} or return ();
     my @lines = $self->log_lines;
 
-    return map { my $re = $_; (grep { $_ =~ $re } @lines) ? () : "no line: $re" }
-           @expected;
+    return map { "no line: $_" }
+           grep { my $re = $_; !grep { $_ =~ $re } @lines } @expected;
 }
 
 sub end_findings {
@@ -173,14 +173,16 @@ sub ours_is_near_top {
     return scalar grep { /ngx_http_cdm_stop/ } @lines;
 }
 
-# Leaks count unless the core's start code allocated without us.
+# Leaks count unless the core's start code allocated without us; of patterns in
+# the configuration it does not free all.
 
 sub is_our_leak {
     my ($report) = @_;
 
     return 1 if $report =~ /ngx_http_cdm_stop/;
     return $report !~ /\b(?:ngx_event_process_init|ngx_set_environment
-                          |ngx_init_setproctitle|ngx_save_argv)\b/x;
+                          |ngx_init_setproctitle|ngx_save_argv
+                          |ngx_regex_malloc)\b/x;
 }
 
 # Every file of the test, every answer, searched for every secret.

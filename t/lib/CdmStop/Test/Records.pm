@@ -9,6 +9,7 @@ CdmStop::Test::Records - the part of CdmStop::Test that reads JSON lines
     my @records = $t->records('audit.jsonl');            # strict, or dies
     my @two     = $t->wait_records('audit.jsonl', 2);    # bounded wait
     my ($r)     = grep { $_->{stage} eq 'refused' } @records;
+    my @new     = $t->new_records('audit.jsonl');        # since the last call
 
 A line must be valid UTF-8 without control characters, one JSON object of which
 no key is there twice, and end with a line feed. The error names file and line.
@@ -30,6 +31,20 @@ sub records {
     return () unless -e $path;
 
     return parse_lines($self->read($path), $path);
+}
+
+# Those that were written since the last call, for tests that make many.
+
+sub new_records {
+    my ($self, $file) = @_;
+
+    $file //= 'audit.jsonl';
+    my $path = $self->path($file);
+    my $bytes = -e $path ? $self->read($path) : '';
+    my $from = $self->{records_read}{$file} // 0;
+    $self->{records_read}{$file} = length $bytes;
+
+    return parse_lines(substr($bytes, $from), $path);
 }
 
 # Decodes the lines of a file; dies at the first that is no record.
@@ -67,6 +82,10 @@ sub parse_line {
     return $record;
 }
 
+# A string with the colon that makes it a key, a bracket, or what is between.
+
+my $TOKEN = qr/("(?:[^"\\]|\\.)*")(\s*:)?|([{\[])|([}\]])|[^"{}\[\]]+/s;
+
 # The first key that an object of a valid JSON text has twice.
 
 sub repeated_key {
@@ -74,8 +93,7 @@ sub repeated_key {
 
     my @open;
 
-    while ($text =~ /\G(?:("(?:[^"\\]|\\.)*")(\s*:)?|([{\[])|([}\]])|[^"{}\[\]]+)/gs)
-    {
+    while ($text =~ /\G$TOKEN/g) {
         if ($3) {
             push @open, {};
 

@@ -81,7 +81,8 @@ sub start_stop {
     my ($self, %arg) = @_;
 
     return $self->start_request(
-        method => 'PUT', %arg, target => $arg{target} // $self->stop_target(%arg));
+        method => 'PUT', %arg,
+        target => $arg{target} // $self->stop_target(%arg));
 }
 
 # Waits for the answers of handles and closes them; one answer for each, undef
