@@ -94,6 +94,7 @@ ngx_http_cdm_stop_refuse(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
         ngx_http_cdm_stop_record_outcome(r, ctx, error->status);
 
     } else if (error != &ngx_http_cdm_stop_other_request) {
+        ctx->verdict.verdict = NGX_HTTP_CDM_STOP_NOT_SENT;
         ngx_http_cdm_stop_record_refused(r, ctx, error->status);
     }
 

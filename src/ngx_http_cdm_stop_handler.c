@@ -443,6 +443,13 @@ ngx_http_cdm_stop_log(ngx_http_request_t *r)
         ngx_http_cdm_stop_record_outcome(r, ctx, status);
 
     } else if (!ctx->intent && !ctx->refused) {
+
+        /* before we saw it, it may have been led to an unguarded location */
+
+        ctx->verdict.verdict = (r->upstream && r->upstream->request_sent)
+                               ? NGX_HTTP_CDM_STOP_UNKNOWN
+                               : NGX_HTTP_CDM_STOP_NOT_SENT;
+
         ngx_http_cdm_stop_record_refused(r, ctx, status);
     }
 

@@ -56,12 +56,6 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
 
     ctx->refused = 1;
 
-    /* nginx may have led it to an unguarded location before we saw it */
-
-    ctx->verdict.verdict = (r->upstream && r->upstream->request_sent)
-                           ? NGX_HTTP_CDM_STOP_UNKNOWN
-                           : NGX_HTTP_CDM_STOP_NOT_SENT;
-
     if (ctx->conf->audit->nelts == 0) {
         return;
     }

@@ -378,9 +378,10 @@ subtest 'many streams' => sub {
     } $cdm->requests;
     is($wrong, 0, 'H08 each with its own token');
 
-    # compressed, the token of one stream is an index in the next
     my %id = map { $_->header('x-request-id') => 1 } @r;
     is(keys %id, 90, 'H08 each with its own id');
+    $h2->close;
 };
 
+$_->close for values %connection;
 $t->done;

@@ -19,8 +19,9 @@ my $iam = $t->iam;
 my $cdm = $t->cdm;
 my $app = $t->standin('CdmStop::Standin', name => 'app', port => 'app');
 my $trap = $t->standin('CdmStop::Standin', name => 'trap', port => 'trap');
+my $tls = $t->standin('CdmStop::Cdm', name => 'tls', port => 'tls',
+                      tls => 'good');
 my $stop = $t->stop_target;
-my $other = $t->stop_target(job => 'other');
 
 $t->write('users', "operator:{PLAIN}secret\n", 0644);
 $t->write('html/page.shtml', "[<!--#include virtual=\"$stop\" -->]", 0644);
@@ -84,6 +85,22 @@ http {
         location @stop {
             rewrite    ^ STOP break;
             proxy_pass http://127.0.0.1:%%CDM_PORT%%;
+        }
+    }
+
+    # CDM by TLS
+
+    server {
+        listen 127.0.0.1:%%PORT_to_tls%%;
+
+        location /v1.1/ {
+            cdm_stop                      huawei;
+            cdm_stop_insecure_upstream    off;
+            proxy_ssl_verify              on;
+            proxy_ssl_trusted_certificate %%TESTDIR%%/certs/ca.crt;
+            proxy_ssl_name                cdm.test;
+            proxy_ssl_server_name         on;
+            proxy_pass                    https://127.0.0.1:%%PORT_tls%%;
         }
     }
 
@@ -279,6 +296,8 @@ my $e = CdmStop::Expect->new($t, iam => $iam, cdm => $cdm);
 
 # absolute form, Host and version
 
+my $r;
+
 $e->forwarded($t->put_stop, 'T14 a guard for the whole server');
 
 my ($gateway, $trapped) = map { "127.0.0.1:$_" } $t->port, $t->port('trap');
@@ -333,6 +352,20 @@ $e->forwarded($t->put_stop(version => '1.0', target => "http://x.test$stop"),
               'T13 HTTP/1.0 in absolute form');
 $e->by_nginx($t->raw("PUT $stop\r\n\r\n"), [400, 0], 'T13 HTTP/0.9');
 
+for my $authority ('evil.test', $trapped) {
+    $r = $t->put_stop(port => $t->port('to_tls'),
+                      target => "https://$authority$stop",
+                      headers => [Host => $authority]);
+    is($r->{status}, 200, 'T13 absolute form and a foreign Host, CDM by TLS');
+    is(join(' ', map { "$_->{stage}" } $e->wait_records(2)),
+       'intent outcome', 'T13 with its records');
+}
+
+is(join(' ', map { $_->{sni} } $tls->{front}->handshakes), 'cdm.test cdm.test',
+   'T13 SNI comes from the configuration');
+is(join(' ', map { $_->header('Host') } $tls->requests),
+   join(' ', ('127.0.0.1:' . $t->port('tls')) x 2), 'T13 and Host as well');
+
 is($trap->counters->{connections}, 0, 'T13 no connection to another host');
 
 
@@ -356,7 +389,7 @@ $e->refused($t->request(method => 'PUT', target => '/accel/x'), '0001',
             'T14 X-Accel-Redirect to a location that rewrites');
 $app->script;
 
-my $r = $t->request(method => 'PUT', target => '/post/x');
+$r = $t->request(method => 'PUT', target => '/post/x');
 is($r->{status}, 200, 'T14 post_action: the request itself is served');
 like($t->error_log, qr/a stop is not sent: "post_action" cannot send one/,
      'T14 post_action: the stop is refused');

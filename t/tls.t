@@ -154,7 +154,7 @@ http {
     cdm_stop_anonymous         on;
     cdm_stop_audit             %%TESTDIR%%/audit.jsonl;
 
-    proxy_connect_timeout         3s;
+    proxy_connect_timeout         2s;
     proxy_ssl_verify              on;
     proxy_ssl_server_name         on;
     proxy_ssl_name                cdm.test;
