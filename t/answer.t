@@ -183,14 +183,16 @@ subtest 'D13 headers that pass and headers that do not' => sub {
         push @expect, 'Content-Length: 24';
 
         # an empty value is one that nginx leaves out of its own answers
-        is(headers_of($r), join("\n", sort @expect), "passed and dropped $port");
+        is(headers_of($r), join("\n", sort @expect),
+           "passed and dropped $port");
         is(scalar($r->all('Server')), 1, 'one Server');
         like($r->header('Server'), qr/nginx/, 'nginx\'s own');
         isnt($r->header('Date'), $drop[-1], 'Date is nginx\'s own');
 
         is(join(' ', $r->all('X-Request-Id')), $outcome->{request_id},
            'one X-Request-Id, ours');
-        is($outcome->{upstream_request_id}, $id, 'that of CDM is in the record');
+        is($outcome->{upstream_request_id}, $id,
+           'that of CDM is in the record');
     }
 
     my ($r, $outcome) = stop_with({ drop => ['X-Request-Id'] });
@@ -198,7 +200,8 @@ subtest 'D13 headers that pass and headers that do not' => sub {
 
     ($r, $outcome) = stop_with({ headers => [
         'X-Request-Id' => 'one', 'x-request-id' => 'two'] });
-    is(scalar($r->all('X-Request-Id')), 1, 'CDM sends two: the client gets one');
+    is(scalar($r->all('X-Request-Id')), 1,
+       'CDM sends two: the client gets one');
     like($outcome->{upstream_request_id}, qr/one|two/, 'and one is recorded');
 };
 
@@ -218,7 +221,8 @@ subtest 'D13 X-Accel-* is not acted on' => sub {
         my ($r, $outcome) = stop_with(
             { headers => ['X-Accel-Limit-Rate' => '1',
                           'X-Accel-Buffering' => 'no',
-                          'X-Accel-Expires' => '0'], body => $failed . ' ' x 3000 },
+                          'X-Accel-Expires' => '0'],
+              body => $failed . ' ' x 3000 },
             port => $t->port($port), timeout => 5);
 
         is(length $r->{body}, 3000 + length $failed, 'no byte a second');
@@ -235,8 +239,8 @@ subtest 'D13 101 and other interim answers' => sub {
 
     for my $port ('', qw(busy unbuffered)) {
         my ($r, $outcome) = stop_with(
-            { raw => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-              . "Connection: Upgrade\r\n\r\n" },
+            { raw => "HTTP/1.1 101 Switching Protocols\r\n"
+              . "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n" },
             @upgrade, port => $t->port($port));
 
         is($r->{status}, 504, '101 is no answer');
@@ -257,7 +261,8 @@ subtest 'D13 101 and other interim answers' => sub {
                   headers => ['X-Request-Id' => 'late'] },
                 port => $t->port($port));
 
-            is("$r->{status} $r->{body}", "200 $failed", 'the answer behind it');
+            is("$r->{status} $r->{body}", "200 $failed",
+               'the answer behind it');
             is($r->header('Link'), undef, 'without its headers');
             is($outcome->{verdict}, 'failed', 'the verdict is of the answer');
             is($outcome->{upstream_request_id}, 'late', 'so is the request id');
@@ -281,7 +286,8 @@ subtest 'D13 101 and other interim answers' => sub {
         ($r, $outcome) = stop_with(
             { raw => "HTTP/1.1 103 Early Hints\r\n\r\n" x 2000, close => 1 },
             port => $t->port($port));
-        is("$r->{status} $outcome->{verdict}", '504 unknown', '103 without end');
+        is("$r->{status} $outcome->{verdict}", '504 unknown',
+           '103 without end');
     }
 };
 
@@ -356,7 +362,8 @@ subtest 'D03 compression' => sub {
 
     is(lc join(',', $got->all('Accept-Encoding')), 'gzip, br, deflate',
        'the operator passes Accept-Encoding on: it is theirs');
-    is($r->header('Content-Encoding'), 'gzip', 'nginx compresses for the client');
+    is($r->header('Content-Encoding'), 'gzip',
+       'nginx compresses for the client');
     is(unzip($r->{body}), $failed, 'who can decode it');
     is($outcome->{verdict}, 'failed', 'the verdict is as if plain');
 
@@ -399,15 +406,13 @@ subtest 'D02 long bodies' => sub {
     for my $port ('', @ports) {
         my @to = (port => $t->port($port));
 
-        for my $size (1, 1023, 1024, 1025, 63 * 1024, $limit - 1, $limit,
-                      $limit + 1, 65 * 1024, 300_000)
+        for my $size (1, 1024, 1025, 63 * 1024, $limit, $limit + 1, 65 * 1024,
+                      300_000)
         {
             my $body = $size < 3 ? ' ' x $size : '{' . ' ' x ($size - 2) . '}';
             my $verdict = $size < 3 || $size > $limit ? 'unknown' : 'stopped';
 
-            for my $how ([], [chunked => 1], [chunked => 7000],
-                         [no_length => 1])
-            {
+            for my $how ([], [chunked => 7000], [no_length => 1]) {
                 my ($r, $outcome) = stop_with({ body => $body, @$how }, @to);
 
                 is("$r->{status} " . length $r->{body}, "200 $size",

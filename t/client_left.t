@@ -454,7 +454,8 @@ subtest 'D14 W09 all leave while IAM is asked' => sub {
 
     # the exchange with IAM belongs to the worker, and its token is kept
     $iam->release('late');
-    is($t->put_stop(project => $project)->{status}, 200, 'the next one is served');
+    is($t->put_stop(project => $project)->{status}, 200,
+       'the next one is served');
     is(scalar($iam->posts), 1, 'with the token that nobody waited for');
     is($cdm->count, 1, 'nothing else is at CDM');
     is(scalar(grep { ($_->{job_name} // '') =~ /\Aall/ } records()), 20,

@@ -133,10 +133,12 @@ subtest 'A01 the fields of a stop' => sub {
     is($outcome->{stage}, 'outcome', 'stage outcome');
     like($_->{time}, $time, 'time') for $intent, $outcome;
     like($intent->{request_id}, $hex, 'the id');
-    is($r->header('X-Request-Id'), $intent->{request_id}, 'is told to the client');
+    is($r->header('X-Request-Id'), $intent->{request_id},
+       'is told to the client');
     is($intent->{operation}, 'StopJob', 'operation');
     is($intent->{project_id}, '1551c7f6c808414d8e9f3c514a170f2e', 'project');
-    is($intent->{cluster_id}, '6ec9a0a4-76be-4262-8697-e7af1fac7920', 'cluster');
+    is($intent->{cluster_id}, '6ec9a0a4-76be-4262-8697-e7af1fac7920',
+       'cluster');
     is($intent->{job_name}, 'jdbc2hive', 'job');
     is($intent->{source_ip}, '127.0.0.1', 'source');
     is($intent->{token_generation}, 1, 'generation');
@@ -234,7 +236,8 @@ subtest 'A01 the intent is in the file before CDM reads a byte' => sub {
         $answers[$_]{body} eq '{"x":"intent read' . ($_ + 1) . '"}'
     } 0 .. 49;
     is(scalar @found, 50, 'CDM found each of 50 intents, and no outcome');
-    is(scalar($t->records('reader.jsonl')), 100, 'the outcomes came afterwards');
+    is(scalar($t->records('reader.jsonl')), 100,
+       'the outcomes came afterwards');
 };
 
 subtest 'A01 hostile characters and lengths' => sub {
@@ -247,7 +250,8 @@ subtest 'A01 hostile characters and lengths' => sub {
         'backspace and tab' => "a\b\b\tb",
         'line separators' => "a\x{e2}\x80\xa8b\x{e2}\x80\xa9c",
         'bidirectional' => "\x{e2}\x80\xae\x{e2}\x81\xa6txt.exe",
-        'malformed UTF-8' => "\xff\xfe\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80\xe4\xb8",
+        'malformed UTF-8' => "\xff\xfe\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80"
+            . "\xe4\xb8",
         'Chinese' => Encode::encode('UTF-8', '作业'),
         '64 KB' => 'x' x 65_536,
         '64 KB of quotes' => '"' x 65_536,
@@ -335,8 +339,8 @@ subtest 'A01 hostile answers of CDM' => sub {
 
     # by escapes of JSON, what could not come as bytes
     $cdm->script({ status => 400, body => '{"errCode":"Cdm\n\u001b[2J\u2028",'
-                   . '"externalMessage":"a\r\nb\u001b[2J\u202e\u2028\ud83d\ude00'
-                   . '\u007f\u0085"}' });
+                   . '"externalMessage":"a\r\nb\u001b[2J\u202e\u2028'
+                   . '\ud83d\ude00\u007f\u0085"}' });
     $t->put_stop;
     my (undef, $outcome) = fresh();
     is($outcome->{cdm_message}, "a\r\nb\e[2J\x{202e}\x{2028}\x{1f600}\x7f\x85",
@@ -382,8 +386,8 @@ subtest 'A01 job names' => sub {
     unlike($t->read('audit.jsonl'), qr/\xe2\x80\xa8|\xe2\x80\xae|\xef\xbb\xbf/,
            'separators and marks are not raw in the line');
 
-    for my $bad ("%0d%0a{}", '%1b', "%00", "a\xffb", '%ff', "\x7f", 'x' x 30_000,
-                 "a%0d%0aSet-Cookie:x", '%E4%B8')
+    for my $bad ('%0d%0a{}', '%1b', '%00', "a\xffb", '%ff', "\x7f",
+                 'x' x 30_000, 'a%0d%0aSet-Cookie:x', '%E4%B8')
     {
         my $r = $t->put_stop(job => $bad);
         my @new = fresh();
@@ -447,7 +451,8 @@ subtest 'A08 two targets' => sub {
 
     $t->put_stop(@two);
     $t->put_stop(@two, method => 'GET');
-    is($t->read('one.jsonl'), $t->read('two.jsonl'), 'two files, the same lines');
+    is($t->read('one.jsonl'), $t->read('two.jsonl'),
+       'two files, the same lines');
     is(scalar($t->records('one.jsonl')), 3, 'all of them');
 
     $t->put_stop(@two, project => '2' x 32);
@@ -479,7 +484,8 @@ subtest 'A08 no records' => sub {
 
     is(join(' ', map { -s $_ } sort keys %size),
        join(' ', map { $size{$_} } sort keys %size), 'no file has grown');
-    is(scalar(() = glob $t->path('*.jsonl')), keys %size, 'nor is there another');
+    is(scalar(() = glob $t->path('*.jsonl')), keys %size,
+       'nor is there another');
 };
 
 $t->done;
@@ -507,8 +513,9 @@ sub answer {
 
     my ($job) = $request->{target} =~ m{/job/([^/]+)/stop};
     open my $fh, '<:raw', $self->{file} or return { body => 'no file' };
-    my @found = map { /"stage":"(\w+)".*"job_name":"\Q$job\E"/ ? "$1 $job" : () }
-                <$fh>;
+    my @found = map {
+        /"stage":"(\w+)".*"job_name":"\Q$job\E"/ ? "$1 $job" : ()
+    } <$fh>;
 
     return { status => 200, body => '{"x":"' . join(', ', @found) . '"}' };
 }

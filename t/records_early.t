@@ -208,7 +208,8 @@ sub is_early {
     return if !$r;
 
     is($r->{status}, $status, 'the client got it');
-    is(join(' ', $r->all('X-Request-Id')), $record->{request_id}, 'with the id');
+    is(join(' ', $r->all('X-Request-Id')), $record->{request_id},
+       'with the id');
     return;
 }
 

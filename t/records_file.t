@@ -171,7 +171,8 @@ EOF_C
 
     my $object = $t->path('fault.so');
     my ($exit, $output) = CdmStop::Process::capture(
-        'cc', '-O1', '-Wall', '-shared', '-fPIC', '-o', $object, $source, '-ldl');
+        'cc', '-O1', '-Wall', '-shared', '-fPIC', '-o', $object, $source,
+        '-ldl');
     die "cc: $output\n" if $exit;
 
     return $object;
@@ -315,7 +316,8 @@ subtest 'A04 half a line' => sub {
                 $by == $worker ? $same++ : $other++;
 
                 is($r->{status}, 200, "$mode of an $stage: the next stop goes");
-                is(trouble($r->header('X-Request-Id')), '', 'its lines are its own, '
+                is(trouble($r->header('X-Request-Id')), '',
+                   'its lines are its own, '
                    . ($by == $worker ? 'same' : 'other') . ' worker');
             }
 
@@ -409,7 +411,8 @@ subtest 'A07 a new file under load' => sub {
     }
 
     push @answers, $t->finish(@open);
-    is(scalar(grep { $_->{status} == 200 } @answers), $jobs, 'all were stopped');
+    is(scalar(grep { $_->{status} == 200 } @answers), $jobs,
+       'all were stopped');
 
     my %stages;
     my @files = sort glob $t->path('audit.jsonl*');
@@ -423,6 +426,33 @@ subtest 'A07 a new file under load' => sub {
                        ne 'intent outcome' } 1 .. $jobs;
     is(join(' ', @wrong), '', 'each has its two records, none is doubled');
     is($cdm->count, $jobs + 1, 'CDM got each of them once');
+};
+
+subtest 'W03 a configuration that is only tested writes nothing' => sub {
+    my $count = $cdm->count;
+
+    $cdm->script({ hold => 'end' });
+    my $h = $t->start_stop(job => 'running');
+    $cdm->wait_requests($count + 1);
+    my $before = $t->read('audit.jsonl');
+    my $conf = $t->read('nginx.conf');
+
+    for my $option (qw(-t -T)) {
+        my ($exit) = $t->nginx_with($option, $conf);
+        is($exit, 0, "nginx $option");
+        is($t->read('audit.jsonl'), $before, 'nothing is appended');
+    }
+
+    $t->reload(keep_old => 1);
+    is($t->read('audit.jsonl'), $before, 'nor by a reload');
+
+    $cdm->release('end');
+    is($t->finish($h)->{status}, 200, 'the stop comes to its end');
+    my ($outcome) = grep { $_->{job_name} eq 'running'
+                           && $_->{stage} eq 'outcome' }
+                    $t->records('audit.jsonl');
+    is($outcome->{verdict}, 'stopped', 'and to its outcome');
+    $cdm->script;
 };
 
 subtest 'A07 copytruncate' => sub {

@@ -391,8 +391,9 @@ $app->script;
 
 $r = $t->request(method => 'PUT', target => '/post/x');
 is($r->{status}, 200, 'T14 post_action: the request itself is served');
-like($t->error_log, qr/a stop is not sent: "post_action" cannot send one/,
-     'T14 post_action: the stop is refused');
+ok($t->wait_for(sub { $t->error_log
+       =~ /a stop is not sent: "post_action" cannot send one/ }, quiet => 1),
+   'T14 post_action: the stop is refused');
 $e->nothing('T14 post_action: nothing at CDM');
 
 
