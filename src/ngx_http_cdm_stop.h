@@ -195,6 +195,7 @@ struct ngx_http_cdm_stop_ctx_s {
 
     const ngx_http_cdm_stop_error_t *error;     /* the gateway's own answer */
     int64_t                         retry_after;/* milliseconds */
+    ngx_http_cdm_stop_fail_e        fail;       /* why there is no token */
     ngx_str_t                       answer;     /* body of that answer */
 
     /* credentials */
@@ -320,6 +321,7 @@ extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_project;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_subrequest;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_token;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_token_refused;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_many_projects;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_record;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_unreachable;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_answer;
@@ -387,10 +389,14 @@ ngx_uint_t ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded);
 
 /* the token for a request */
 
+/* refuses a request that gets no token, for the reason in ctx->fail */
+ngx_int_t ngx_http_cdm_stop_refuse_token(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
 /*
  * Returns NGX_OK if there is a token, NGX_AGAIN if the request now waits and
- * will be resumed, NGX_DONE with ctx->retry_after if IAM is left alone for
- * now or the time is up, NGX_ERROR.
+ * will be resumed, NGX_BUSY with ctx->retry_after and ctx->fail if IAM is left
+ * alone for now or the time is up, NGX_ERROR.
  */
 ngx_int_t ngx_http_cdm_stop_wait(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);

@@ -55,18 +55,24 @@ ngx_int_t
 ngx_http_cdm_stop_account_admit(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_account_t *account, int64_t now, int64_t *retry)
 {
+    int64_t  since;
+
     if (ngx_http_cdm_stop_counted(&account->added, now,
-                                  NGX_HTTP_CDM_STOP_MINUTE)
-        >= NGX_HTTP_CDM_STOP_NEW
-        || (account->projects >= NGX_HTTP_CDM_STOP_PROJECTS
-            && !ngx_http_cdm_stop_account_evict(zone, account, now)))
+                                  NGX_HTTP_CDM_STOP_MINUTE, &since)
+        >= NGX_HTTP_CDM_STOP_NEW)
+    {
+        *retry = since + NGX_HTTP_CDM_STOP_MINUTE - now;
+        return NGX_BUSY;
+    }
+
+    if (account->projects >= NGX_HTTP_CDM_STOP_PROJECTS
+        && !ngx_http_cdm_stop_account_evict(zone, account, now))
     {
         *retry = NGX_HTTP_CDM_STOP_MINUTE;
         return NGX_BUSY;
     }
 
-    (void) ngx_http_cdm_stop_count(&account->added, now,
-                                   NGX_HTTP_CDM_STOP_MINUTE);
+    ngx_http_cdm_stop_count(&account->added, now);
 
     return NGX_OK;
 }
@@ -111,13 +117,14 @@ ngx_http_cdm_stop_account_begin(ngx_http_cdm_stop_account_t *account,
     ngx_http_cdm_stop_lease_t *lease, int64_t now, int64_t hold,
     int64_t *retry)
 {
+    int64_t                    since;
     ngx_uint_t                 i, refused;
     ngx_http_cdm_stop_slot_t  *slot;
 
-    refused = ngx_http_cdm_stop_counted(&account->refused, now, hold);
+    refused = ngx_http_cdm_stop_counted(&account->refused, now, hold, &since);
 
     if (refused >= NGX_HTTP_CDM_STOP_SLOTS) {
-        *retry = account->refused.since + hold - now;
+        *retry = since + hold - now;
         return NGX_BUSY;
     }
 

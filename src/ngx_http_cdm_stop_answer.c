@@ -67,6 +67,12 @@ const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_token_refused =
         "The gateway has no token for this project: IAM refuses the gateway's "
         "credentials. The stop was not sent. Tell the gateway's operator.");
 
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_many_projects =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0301",
+        "The gateway has no token for this project: too many projects that "
+        "are new to it were named of late, and IAM was not asked. The stop "
+        "was not sent. Try again later.");
+
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_record =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0303",
         "The audit record could not be written, so the stop was not sent. "
@@ -99,6 +105,34 @@ ngx_http_cdm_stop_refuse(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
     }
 
     return error->status;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_refuse_token(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    const ngx_http_cdm_stop_error_t  *error;
+
+    if (ctx->retry_after == 0) {
+        ctx->retry_after = NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+    }
+
+    switch (ctx->fail) {
+
+    case NGX_HTTP_CDM_STOP_FAIL_REFUSED:
+        error = &ngx_http_cdm_stop_token_refused;
+        break;
+
+    case NGX_HTTP_CDM_STOP_FAIL_PROJECTS:
+        error = &ngx_http_cdm_stop_many_projects;
+        break;
+
+    default:
+        error = &ngx_http_cdm_stop_no_token;
+    }
+
+    return ngx_http_cdm_stop_refuse(r, ctx, error);
 }
 
 

@@ -91,8 +91,7 @@ ngx_http_cdm_stop_prepare(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
     if (ctx->injected
         && ngx_http_cdm_stop_take_token(r, ctx) != NGX_OK)
     {
-        ctx->retry_after = NGX_HTTP_CDM_STOP_BACKOFF_MIN;
-        return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_token);
+        return ngx_http_cdm_stop_refuse_token(r, ctx);
     }
 
     /* a repeated stop has its intent */
@@ -131,14 +130,8 @@ ngx_http_cdm_stop_repeat(ngx_http_request_t *r)
         ngx_http_finalize_request(r, ngx_http_cdm_stop_forward(r, ctx));
         return;
 
-    case NGX_BUSY:
-        ngx_http_finalize_request(r, ngx_http_cdm_stop_refuse(r, ctx,
-                                          &ngx_http_cdm_stop_token_refused));
-        return;
-
-    default: /* NGX_DONE, NGX_ERROR */
-        ngx_http_finalize_request(r, ngx_http_cdm_stop_refuse(r, ctx,
-                                               &ngx_http_cdm_stop_no_token));
+    default: /* NGX_BUSY, NGX_ERROR */
+        ngx_http_finalize_request(r, ngx_http_cdm_stop_refuse_token(r, ctx));
     }
 }
 

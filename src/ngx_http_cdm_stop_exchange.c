@@ -22,7 +22,8 @@ static ngx_int_t ngx_http_cdm_stop_exchange_interim(ngx_http_request_t *r,
     ngx_http_cdm_stop_fetch_t *f);
 static ngx_int_t ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
     ngx_http_cdm_stop_fetch_t *f);
-static int64_t ngx_http_cdm_stop_exchange_retry(ngx_str_t *value);
+static void ngx_http_cdm_stop_exchange_retry(ngx_http_cdm_stop_fetch_t *f,
+    ngx_str_t *value);
 static void ngx_http_cdm_stop_exchange_length(ngx_http_request_t *r,
     ngx_http_cdm_stop_fetch_t *f, ngx_str_t *value);
 static void ngx_http_cdm_stop_exchange_abort(ngx_http_request_t *r);
@@ -348,6 +349,7 @@ ngx_http_cdm_stop_exchange_interim(ngx_http_request_t *r,
     u->headers_in.chunked = 0;
     f->encoded = 0;
     f->retry_after = 0;
+    f->retry_date = 0;
 
     r->state = 0;
     u->process_header = ngx_http_cdm_stop_exchange_status_line;
@@ -420,36 +422,31 @@ ngx_http_cdm_stop_exchange_header_line(ngx_http_request_t *r,
         f->answer.date = ngx_parse_http_time(value.data, value.len);
 
     } else if (ngx_http_cdm_stop_header_is("Retry-After")) {
-        f->retry_after = ngx_http_cdm_stop_exchange_retry(&value);
+        ngx_http_cdm_stop_exchange_retry(f, &value);
     }
 
     return NGX_OK;
 }
 
 
-/* seconds or a date; 0 if it is neither, or makes no sense */
+/* seconds or a date, of IAM's own clock; what is neither is not followed */
 
-static int64_t
-ngx_http_cdm_stop_exchange_retry(ngx_str_t *value)
+static void
+ngx_http_cdm_stop_exchange_retry(ngx_http_cdm_stop_fetch_t *f,
+    ngx_str_t *value)
 {
-    time_t     date;
     ngx_int_t  seconds;
 
     seconds = ngx_atoi(value->data, value->len);
 
-    if (seconds != NGX_ERROR) {
-        seconds = ngx_min(seconds, NGX_HTTP_CDM_STOP_RETRY_MAX / 1000);
-        return (int64_t) seconds * 1000;
+    if (seconds == NGX_ERROR) {
+        f->retry_date = ngx_parse_http_time(value->data, value->len);
+        return;
     }
 
-    date = ngx_parse_http_time(value->data, value->len);
-
-    if (date == NGX_ERROR || date <= ngx_time()) {
-        return 0;
-    }
-
-    return ngx_min((int64_t) (date - ngx_time()) * 1000,
-                   NGX_HTTP_CDM_STOP_RETRY_MAX);
+    f->retry_after = (int64_t) ngx_min(seconds,
+                                       NGX_HTTP_CDM_STOP_RETRY_MAX / 1000)
+                     * 1000;
 }
 
 

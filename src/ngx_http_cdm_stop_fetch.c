@@ -26,6 +26,7 @@ static void ngx_http_cdm_stop_fetch_give_up(ngx_connection_t *c);
 static void ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev);
 static void ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_grant_t *grant);
+static int64_t ngx_http_cdm_stop_fetch_retry(ngx_http_cdm_stop_fetch_t *f);
 static void ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_fail_e fail, const char *error);
 static ngx_http_cdm_stop_fail_e ngx_http_cdm_stop_fetch_reason(
@@ -533,6 +534,33 @@ ngx_http_cdm_stop_fetch_reason(ngx_http_cdm_stop_fetch_t *f)
 }
 
 
+/* milliseconds of Retry-After, 0 if IAM said nothing that makes sense */
+
+static int64_t
+ngx_http_cdm_stop_fetch_retry(ngx_http_cdm_stop_fetch_t *f)
+{
+    time_t  now;
+
+    if (!f->complete) {
+        return 0;
+    }
+
+    if (f->retry_date <= 0) {
+        return f->retry_after;
+    }
+
+    now = (f->answer.date == (time_t) NGX_ERROR) ? ngx_time()
+                                                 : f->answer.date;
+
+    if (f->retry_date <= now) {
+        return 0;
+    }
+
+    return ngx_min((int64_t) (f->retry_date - now) * 1000,
+                   NGX_HTTP_CDM_STOP_RETRY_MAX);
+}
+
+
 static void
 ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_fail_e fail, const char *error)
@@ -544,7 +572,7 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
 
     rest = ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
                                           &f->identity->terms, fail,
-                                          f->complete ? f->retry_after : 0);
+                                          ngx_http_cdm_stop_fetch_retry(f));
 
     if (fail == NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE || f->answer.status == 0) {
         ngx_log_error(NGX_LOG_ERR, &f->log, 0,

@@ -42,6 +42,7 @@ typedef struct {
     ngx_http_cdm_stop_iam_answer_t   answer;
     size_t                           body_size;
     int64_t                          retry_after;   /* milliseconds */
+    time_t                           retry_date;
 
     unsigned                         complete:1;
     unsigned                         encoded:1;

@@ -384,26 +384,15 @@ static ngx_int_t
 ngx_http_cdm_stop_obtain_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
-    switch (ngx_http_cdm_stop_wait(r, ctx)) {
+    ngx_int_t  rc;
 
-    case NGX_OK:
-        return NGX_OK;
+    rc = ngx_http_cdm_stop_wait(r, ctx);
 
-    case NGX_AGAIN:
-        return NGX_AGAIN;
-
-    case NGX_BUSY:
-        return ngx_http_cdm_stop_refuse(r, ctx,
-                                        &ngx_http_cdm_stop_token_refused);
-
-    default: /* NGX_DONE, NGX_ERROR */
-
-        if (ctx->retry_after == 0) {
-            ctx->retry_after = NGX_HTTP_CDM_STOP_BACKOFF_MIN;
-        }
-
-        return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_token);
+    if (rc == NGX_OK || rc == NGX_AGAIN) {
+        return rc;
     }
+
+    return ngx_http_cdm_stop_refuse_token(r, ctx);
 }
 
 

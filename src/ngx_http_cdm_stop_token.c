@@ -25,6 +25,9 @@ static ngx_uint_t ngx_http_cdm_stop_entry_good(
 static ngx_int_t ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry, ngx_http_cdm_stop_terms_t *terms,
     int64_t now, ngx_http_cdm_stop_found_t *found);
+static ngx_http_cdm_stop_entry_t *ngx_http_cdm_stop_entry_grow(
+    ngx_http_cdm_stop_zone_t *zone, ngx_http_cdm_stop_entry_t *old, size_t len,
+    int64_t now);
 static void ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry);
 static int64_t ngx_http_cdm_stop_jitter(int64_t time, ngx_uint_t percent);
@@ -373,34 +376,30 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
         goto done;
     }
 
-    /* what is leased does not give way to make room */
-
-    old->lease.until = now + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
-
-    entry = ngx_http_cdm_stop_node_alloc(zone, key,
-                      offsetof(ngx_http_cdm_stop_entry_t, token) + token->len);
+    entry = ngx_http_cdm_stop_entry_grow(zone, old, token->len, now);
 
     if (entry == NULL) {
         rc = NGX_ERROR;
         goto done;
     }
 
+    if (entry->len) {
+        ngx_explicit_memzero(entry->token, entry->len);
+    }
+
     ngx_memcpy(entry->token, token->data, token->len);
+
     entry->len = token->len;
     entry->end = now + grant->life - grant->margin;
     entry->renew = now + grant->life
                    - ngx_http_cdm_stop_jitter(grant->ahead, 10);
     entry->generation = ++zone->sh->generations;
-    entry->drops = old->drops;
     entry->stamp = grant->stamp;
-
-    /* the new entry has no lease and no failures */
-
-    ngx_http_cdm_stop_entry_release(zone, old);
-    ngx_http_cdm_stop_entry_free(zone, old);
-
-    ngx_http_cdm_stop_node_insert(zone, &entry->node);
-    ngx_http_cdm_stop_account_get(zone, key)->projects++;
+    entry->next_try = 0;
+    entry->failures = 0;
+    entry->fail = NGX_HTTP_CDM_STOP_FAIL_NONE;
+    entry->used = 0;
+    entry->via_tried = 0;
 
     rc = NGX_OK;
 
@@ -430,6 +429,65 @@ ngx_http_cdm_stop_token_abandon(ngx_shm_zone_t *shm_zone,
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
+}
+
+
+/*
+ * Gives the lease of an entry back, and gives room for a token: in a block of
+ * its own size or, if the zone is full, in the old block if it is large
+ * enough.
+ */
+
+static ngx_http_cdm_stop_entry_t *
+ngx_http_cdm_stop_entry_grow(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *old, size_t len, int64_t now)
+{
+    ngx_http_cdm_stop_key_t     key;
+    ngx_http_cdm_stop_count_t   drops;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    key = old->node.key;
+    drops = old->drops;
+
+    /* a token that is over makes room for the new one */
+
+    if (!ngx_http_cdm_stop_entry_good(old, now) && old->room < len) {
+        ngx_http_cdm_stop_entry_release(zone, old);
+        ngx_http_cdm_stop_entry_free(zone, old);
+        old = NULL;
+
+    } else {
+
+        /* what is leased does not give way to others */
+
+        old->lease.until = now + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+    }
+
+    entry = ngx_http_cdm_stop_node_alloc(zone, &key,
+                            offsetof(ngx_http_cdm_stop_entry_t, token) + len);
+
+    if (entry == NULL) {
+
+        if (old == NULL || old->room < len) {
+            return NULL;
+        }
+
+        ngx_http_cdm_stop_entry_release(zone, old);
+        return old;
+    }
+
+    if (old) {
+        ngx_http_cdm_stop_entry_release(zone, old);
+        ngx_http_cdm_stop_entry_free(zone, old);
+    }
+
+    entry->room = len;
+    entry->drops = drops;
+
+    ngx_http_cdm_stop_node_insert(zone, &entry->node);
+    ngx_http_cdm_stop_account_get(zone, &key)->projects++;
+
+    return entry;
 }
 
 
@@ -476,8 +534,7 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
         account = ngx_http_cdm_stop_account_get(zone, key);
 
         if (account) {
-            (void) ngx_http_cdm_stop_count(&account->refused, now,
-                                           terms->hold);
+            ngx_http_cdm_stop_count(&account->refused, now);
         }
 
     } else if (retry_after) {
@@ -520,14 +577,13 @@ ngx_http_cdm_stop_token_drop(ngx_shm_zone_t *shm_zone,
         && ngx_http_cdm_stop_entry_good(entry, now))
     {
         if (ngx_http_cdm_stop_counted(&entry->drops, now,
-                                      NGX_HTTP_CDM_STOP_MINUTE)
+                                      NGX_HTTP_CDM_STOP_MINUTE, NULL)
             >= NGX_HTTP_CDM_STOP_DROPS)
         {
             rc = NGX_DECLINED;
 
         } else {
-            (void) ngx_http_cdm_stop_count(&entry->drops, now,
-                                           NGX_HTTP_CDM_STOP_MINUTE);
+            ngx_http_cdm_stop_count(&entry->drops, now);
             entry->end = 0;
         }
     }

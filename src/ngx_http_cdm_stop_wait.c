@@ -94,14 +94,10 @@ ngx_http_cdm_stop_wait_done(ngx_http_cdm_stop_ctx_t *ctx,
 
     ctx->token_len = found->len;
 
-    if (rc != NGX_BUSY) {
-        return rc;
-    }
-
     ctx->retry_after = found->retry;
+    ctx->fail = found->fail;
 
-    return (found->fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) ? NGX_BUSY
-                                                           : NGX_DONE;
+    return rc;
 }
 
 

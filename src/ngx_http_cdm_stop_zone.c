@@ -330,24 +330,37 @@ ngx_http_cdm_stop_lease_held(ngx_http_cdm_stop_lease_t *lease,
 }
 
 
-ngx_uint_t
-ngx_http_cdm_stop_count(ngx_http_cdm_stop_count_t *count, int64_t now,
-    int64_t window)
+void
+ngx_http_cdm_stop_count(ngx_http_cdm_stop_count_t *count, int64_t now)
 {
-    if (ngx_http_cdm_stop_counted(count, now, window) == 0) {
-        count->since = now;
-        count->n = 0;
-    }
-
-    return ++count->n;
+    count->times[count->next] = now;
+    count->next = (count->next + 1) % NGX_HTTP_CDM_STOP_TIMES;
 }
 
 
 ngx_uint_t
 ngx_http_cdm_stop_counted(ngx_http_cdm_stop_count_t *count, int64_t now,
-    int64_t window)
+    int64_t window, int64_t *since)
 {
-    return (now - count->since < window) ? count->n : 0;
+    int64_t     first;
+    ngx_uint_t  i, n;
+
+    n = 0;
+    first = now;
+
+    for (i = 0; i < NGX_HTTP_CDM_STOP_TIMES; i++) {
+
+        if (count->times[i] && now - count->times[i] < window) {
+            first = ngx_min(first, count->times[i]);
+            n++;
+        }
+    }
+
+    if (since) {
+        *since = first;
+    }
+
+    return n;
 }
 
 

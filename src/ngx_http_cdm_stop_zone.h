@@ -30,11 +30,13 @@
 #define NGX_HTTP_CDM_STOP_DROPS       6
 
 
-/* how often something happened in a window of time that began with it */
+/* when something happened the last times, 0 is never */
+
+#define NGX_HTTP_CDM_STOP_TIMES       10
 
 typedef struct {
-    int64_t                    since;
-    ngx_uint_t                 n;
+    int64_t                    times[NGX_HTTP_CDM_STOP_TIMES];
+    ngx_uint_t                 next;
 } ngx_http_cdm_stop_count_t;
 
 
@@ -73,6 +75,7 @@ typedef struct {
     unsigned                   used:1;      /* since it was issued */
     unsigned                   via_tried:1; /* its via was refused once */
 
+    size_t                     room;        /* for a token */
     size_t                     len;
     u_char                     token[1];
 } ngx_http_cdm_stop_entry_t;
@@ -134,13 +137,15 @@ void ngx_http_cdm_stop_entry_free(ngx_http_cdm_stop_zone_t *zone,
 ngx_uint_t ngx_http_cdm_stop_lease_held(ngx_http_cdm_stop_lease_t *lease,
     ngx_pid_t owner, int64_t now);
 
-/* one more in a window of so many milliseconds; returns how many by now */
-ngx_uint_t ngx_http_cdm_stop_count(ngx_http_cdm_stop_count_t *count,
-    int64_t now, int64_t window);
+/* it happens now */
+void ngx_http_cdm_stop_count(ngx_http_cdm_stop_count_t *count, int64_t now);
 
-/* how many in the window, without one more */
+/*
+ * How often it happened in the last so many milliseconds, at most
+ * NGX_HTTP_CDM_STOP_TIMES; since, if given, is set to the first of these.
+ */
 ngx_uint_t ngx_http_cdm_stop_counted(ngx_http_cdm_stop_count_t *count,
-    int64_t now, int64_t window);
+    int64_t now, int64_t window, int64_t *since);
 
 /* the account of the identity of key, made if need be; NULL: zone is full */
 ngx_http_cdm_stop_account_t *ngx_http_cdm_stop_account_get(

@@ -51,11 +51,11 @@ sub application {
 
     return CdmStop::Iam::Application->new(
         map { exists $self->{$_} ? ($_ => $self->{$_}) : () }
-            qw(users token_size life skew access_keys));
+            qw(users token_size life skew access_keys agencies));
 }
 
 # Changes token_size, life, users, skew (seconds IAM's clock is ahead),
-# access_keys.
+# access_keys (AK => {secret, user, domain}), agencies (domain => [names]).
 
 sub set {
     my ($self, %opt) = @_;

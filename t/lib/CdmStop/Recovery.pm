@@ -105,21 +105,19 @@ sub renewed {
     my ($t, $cdm) = @$self{qw(test cdm)};
     my $project = new_project();
     my $old = $self->warm(%arg, project => $project);
-    my @before = $cdm->stops;
 
+    $cdm->reset_log;
     $cdm->script({ when => { header => { 'X-Auth-Token' => $old } },
                    %{ $arg{refusal} } });
     my $answer = $self->send(%arg, project => $project);
     $cdm->script;
 
-    my @stops = $cdm->stops;
-    my @sent = splice @stops, scalar @before;
+    my @sent = $cdm->stops;
     my @findings;
 
     push @findings, "status $answer->{status} "
         . ($answer->{malformed} // substr $answer->{body}, 0, 200)
-        if $answer->{status} != 200;
-    push @findings, "body $answer->{body}" if $answer->{body} ne '{}';
+        if $answer->{status} != 200 || $answer->{body} ne '{}';
 
     my ($had, $want) = map { join ' ', sort grep { $_ ne 'connection' }
                              $_->names } $answer, $self->{served};
@@ -175,15 +173,14 @@ sub passes {
     my ($self, $name, %arg) = @_;
 
     my $cdm = $self->{cdm};
-    my @before = $cdm->stops;
 
+    $cdm->reset_log;
     $cdm->script({ when => { project => $arg{project} }, %{ $arg{refusal} },
                    headers => ['X-First' => 'yes', 'Retry-After' => '9'] });
     my $answer = $self->send(%arg);
     $cdm->script;
 
-    my @stops = $cdm->stops;
-    my @sent = splice @stops, scalar @before;
+    my @sent = $cdm->stops;
     my @findings;
 
     push @findings, "status $answer->{status}"
@@ -217,11 +214,23 @@ sub status_line {
     }, quiet => 1, timeout => 5) // "nothing of $id";
 }
 
+# The records of an answer. Each line is decoded once.
+
+sub records_of {
+    my ($self, $answer) = @_;
+
+    push @{ $self->{records}{ $_->{request_id} } }, $_
+        for $self->{test}->new_records('audit.jsonl');
+
+    return @{ $self->{records}{ $answer->header('X-Request-Id') // '-' }
+              // [] };
+}
+
 sub outcome_of {
     my ($self, $answer) = @_;
 
-    return $self->{test}->records_of('audit.jsonl',
-        $answer->header('X-Request-Id') // '-')->{outcome} // {};
+    return (grep { $_->{stage} eq 'outcome' } $self->records_of($answer))[-1]
+        // {};
 }
 
 # One intent and one outcome, which says what is wanted; undef: no such field.
@@ -229,9 +238,7 @@ sub outcome_of {
 sub pair {
     my ($self, $answer, %want) = @_;
 
-    my $id = $answer->header('X-Request-Id') // '-';
-    my @records = grep { $_->{request_id} eq $id }
-        $self->{test}->records('audit.jsonl');
+    my @records = $self->records_of($answer);
     my $stages = join ' ', map { $_->{stage} } @records;
 
     return "records: $stages" if $stages ne 'intent outcome';

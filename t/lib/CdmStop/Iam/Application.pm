@@ -81,7 +81,7 @@ sub new {
     my ($class, %opt) = @_;
 
     return bless {
-        users => {}, access_keys => {}, token_size => 2000, life => 86400,
+        users => {}, access_keys => {}, agencies => {}, token_size => 2000, life => 86400,
         skew => 0, tokens => {}, order => [], ledger => CdmStop::Ledger->new,
         %opt
     }, $class;
@@ -132,11 +132,12 @@ sub issue {
     return $self->named_answer('bad_request')
         if ref $asked ne 'HASH' || ref $asked->{identity} ne 'HASH';
 
-    my $who = $self->identify($asked->{identity});
+    my $who = $self->identify($asked->{identity}, $request);
     return $who if $who->{status};
 
     my $token = $self->new_token(
         %$who, project => eval { $asked->{scope}{project}{id} },
+        scope => eval { $asked->{scope}{domain}{name} },
         methods => $asked->{identity}{methods},
         life => $rule->{life}, size => $rule->{token_size});
 
@@ -150,7 +151,7 @@ sub issue {
 # Who asks: {user, domain}, or the error answer.
 
 sub identify {
-    my ($self, $identity) = @_;
+    my ($self, $identity, $request) = @_;
 
     my $method = eval { $identity->{methods}[0] } // '';
 
@@ -179,7 +180,24 @@ sub identify {
         return $self->named_answer('wrong_password');
     }
 
+    return $self->assume($identity, $request) if $method eq 'assume_role';
     return $self->named_answer('bad_request');
+}
+
+# An agency is assumed with the token of somebody else, who is told of.
+
+sub assume {
+    my ($self, $identity, $request) = @_;
+
+    my $by = $self->good_token($request->header('X-Auth-Token'))
+        or return $self->named_answer('agency_token_invalid');
+    my $domain = eval { $identity->{assume_role}{domain_name} } // '';
+    my $agency = eval { $identity->{assume_role}{agency_name} } // '';
+
+    return $self->named_answer('no_right')
+        unless grep { $_ eq $agency } @{ $self->{agencies}{$domain} // [] };
+
+    return { user => "$domain/$agency", domain => $domain, assumed_by => $by };
 }
 
 sub new_token {
@@ -193,6 +211,7 @@ sub new_token {
         token => $self->{ledger}->token($size, register => 0),
         user => $opt{user}, domain => $opt{domain}, project => $opt{project},
         roles => $opt{roles} // ['te_admin'], life => $life, issued => $now,
+        scope => $opt{scope}, assumed_by => $opt{assumed_by},
         methods => $opt{methods} // ['password'], n => 1 + @{$self->{order}},
     };
 
@@ -231,6 +250,13 @@ sub token_body {
 
     $t{project} = { id => $token->{project}, name => 'cn-north-4',
                     domain => $domain } if defined $token->{project};
+
+    $t{domain} = { id => id_of($token->{scope}), name => $token->{scope} }
+        if defined $token->{scope} && !defined $token->{project};
+
+    my $by = $token->{assumed_by};
+    $t{assumed_by} = { user => { name => $by->{user}, domain => {
+        id => id_of($by->{domain}), name => $by->{domain} } } } if $by;
 
     for my $key (keys %{$changes // {}}) {
         if (defined $changes->{$key}) { $t{$key} = $changes->{$key} }
