@@ -407,7 +407,7 @@ subtest 'D02 long bodies' => sub {
         my @to = (port => $t->port($port));
 
         for my $size (1, 1024, 1025, 63 * 1024, $limit, $limit + 1, 65 * 1024,
-                      300_000)
+                      150_000)
         {
             my $body = $size < 3 ? ' ' x $size : '{' . ' ' x ($size - 2) . '}';
             my $verdict = $size < 3 || $size > $limit ? 'unknown' : 'stopped';
@@ -434,7 +434,7 @@ subtest 'D02 10 MB: they pass, and memory is bounded' => sub {
     my $body = '{"validation-result":[],"x":"' . 'y' x 10_000_000 . '"}';
     my ($worker) = $t->worker_pids;
 
-    for my $port ('', qw(unbuffered small)) {
+    for my $port ('', 'unbuffered') {
         my $before = memory($worker);
         my ($r, $outcome) = stop_with({ body => $body },
                                       port => $t->port($port));
@@ -447,8 +447,10 @@ subtest 'D02 10 MB: they pass, and memory is bounded' => sub {
         # a client that does not read, and one that comes back to it
         $before = memory($worker);
         my $h = $t->start_stop(port => $t->port($port));
-        my $outcomes = grep { $_->{stage} eq 'outcome' }
-                       $t->records('audit.jsonl');
+        $t->wait_for(sub {
+            vec(my $readable = '', fileno $h->{sock}, 1) = 1;
+            select $readable, undef, undef, 0.1;
+        }, what => 'begin of the answer');
         cmp_ok(memory($worker) - $before, '<', 4_000, 'nor for one who waits');
         ($r) = $t->finish($h);
         ok($r->{body} eq $body, 'and who gets all in the end');

@@ -482,6 +482,8 @@ subtest 'D14 W09 while sending a body' => sub {
         $job{$name} = [$job, @c];
     }
 
+    all_is_read();
+
     for my $name (sort keys %job) {
         my ($job, @c) = @{$job{$name}};
         $client{$name}{leave}->(@c);

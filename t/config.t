@@ -58,7 +58,7 @@ my $lint = CdmStop::Linter->new(test => $t, conf => $conf);
     my ($exit, $said, $line) = $lint->look($conf);
     is($exit, 0, 'C01 the configuration that is varied below: accepted')
         or diag($said);
-    is(join("\n", CdmStop::Linter::complaints($said)), '',
+    is( join("\n", CdmStop::Linter::complaints($said)), '',
         'C01 without a word but');
     my $open = quotemeta $CdmStop::Linter::OPEN;
     my $here = $lint->place($line->{GUARD});
@@ -190,9 +190,10 @@ $lint->is_error(
     'C01 cdm_stop_wait 0', $lint->with(LOCATION => 'cdm_stop_wait 0;'),
     'GUARD',
     '"cdm_stop_wait" of "cdm_stop" is zero, give IAM some seconds');
-$lint->is_fine("C01 cdm_stop_wait $_",
-    $lint->with(LOCATION => "cdm_stop_wait $_;"))
-    for qw(1ms 8s 1m 30);
+$lint->is_fine(
+    "C01 cdm_stop_wait $_",
+    $lint->with(LOCATION => "cdm_stop_wait $_;")
+) for qw(1ms 8s 1m 30);
 
 for (
     ['cdm', 'invalid zone "cdm", write name:size such as ' . '"cdm:16m"'],
@@ -212,9 +213,10 @@ for (
         $lint->with(ZONE => "cdm_stop_zone $_->[0];"), 'ZONE', $_->[1]);
 }
 
-$lint->is_fine("C01 cdm_stop_zone $_",
-    $lint->with(ZONE => "cdm_stop_zone $_;"))
-    for qw(cdm:256k cdm:16m x:262144);
+$lint->is_fine(
+    "C01 cdm_stop_zone $_",
+    $lint->with(ZONE => "cdm_stop_zone $_;")
+) for qw(cdm:256k cdm:16m x:262144);
 $lint->is_error(
     'C01 the zone twice', $lint->with(HTTP => 'cdm_stop_zone other:1m;'),
     'HTTP', '"cdm_stop_zone" directive is duplicate');
@@ -371,11 +373,16 @@ $lint->is_error(
     'SERVER',
     '"cdm_stop" needs "proxy_pass" with the address of '
         . 'CDM as it is, without variables');
+my @handlers = ('stub_status', 'empty_gif');
+push @handlers, 'fastcgi_pass 127.0.0.1:9000'
+    if !$t->has('--without-http_fastcgi_module');
+push @handlers, 'memcached_pass 127.0.0.1:11211'
+    if !$t->has('--without-http_memcached_module');
+
 $lint->is_error(
-    "C06 $_ behind the guard", $lint->with(PASS => "$_;"), 'GUARD',
-    '"cdm_stop" needs "proxy_pass"')
-    for 'fastcgi_pass 127.0.0.1:9000', 'stub_status', 'empty_gif',
-    'memcached_pass 127.0.0.1:11211';
+    "C06 $_ behind the guard", $lint->with(PASS => "$_;"),
+    'GUARD', '"cdm_stop" needs "proxy_pass"'
+) for @handlers;
 
 my $unchecked =
       q("cdm_stop" would give the gateway's token to a server it )
@@ -389,7 +396,8 @@ my $https =
     . '%%TESTDIR%%/certs/ca.crt;';
 $t->cert('good');
 
-$lint->is_error('C04 CDM over http', $lint->with(INSECURE => undef), 'GUARD',
+$lint->is_error(
+    'C04 CDM over http', $lint->with(INSECURE => undef), 'GUARD',
     $unchecked);
 $lint->is_error(
     'C04 CDM over http, insecure off',
@@ -470,7 +478,8 @@ $lint->is_warning(
     ),
     'GUARD',
     $sibling);
-$lint->is_warning('C07 in another server',
+$lint->is_warning(
+    'C07 in another server',
     $lint->with(HTTP => <<'EOC'), 'GUARD', $sibling);
     server {
         listen 127.0.0.1:%%PORT_two%%;
@@ -507,7 +516,8 @@ $lint->is_error(
 $lint->is_fine(
     'C10 stderr by name',
     $lint->with(AUDIT => 'cdm_stop_audit stderr best_effort;'));
-$lint->is_fine('C10 stderr and a file',
+$lint->is_fine(
+    'C10 stderr and a file',
     $lint->with(LOCATION => 'cdm_stop_audit stderr;'));
 $lint->is_fine(
     'C10 a file, best effort',

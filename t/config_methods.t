@@ -172,8 +172,9 @@ $lint->is_error(
     'no "agency" in identity "huawei", add it');
 $lint->is_error(
     'C01 an empty domain of an agency',
-    method('agency', 'via', 'agency "" stopper;'), 'BLOCK',
-    qr/"agency"/);
+    method('agency', 'via', 'agency "" stopper;'), 'more',
+    '"agency" directive of "cdm_stop_iam" must have the domain and the '
+        . 'name of the agency');
 $lint->is_error(
     'C01 an agency not in UTF-8',
     method('agency', 'via', "agency acme \"a\xff\";"), 'BLOCK',
@@ -265,9 +266,10 @@ $lint->is_error(
     'C01 refresh_ahead twice',
     $lint->with(more => 'refresh_ahead 20%; refresh_ahead 20%;'), 'more',
     '"refresh_ahead" directive of "cdm_stop_iam" is duplicate');
-$lint->is_fine("C01 refresh_ahead $_",
-    $lint->with(more => "refresh_ahead $_;"))
-    for qw(1% 20% 90%);
+$lint->is_fine(
+    "C01 refresh_ahead $_",
+    $lint->with(more => "refresh_ahead $_;")
+) for qw(1% 20% 90%);
 
 for my $name (qw(margin hold)) {
     for my $value (qw(x -1 5x "")) {

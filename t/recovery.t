@@ -48,7 +48,6 @@ http {
         user           cdm-gateway;
         password_file  %%TESTDIR%%/secrets/password;
         projects       %%PROJECTS%%;
-        timeout        20s;
     }
     cdm_stop                    huawei;
     cdm_stop_verify             off;
@@ -75,8 +74,9 @@ http {
         listen 127.0.0.1:%%PORT_unbuffered%%;
         listen 127.0.0.1:%%PORT_unbuffered_h2%% http2;
         location /v1.1/ {
-            proxy_buffering off;
-            proxy_pass      http://127.0.0.1:%%CDM_PORT%%;
+            proxy_buffering         off;
+            proxy_request_buffering off;
+            proxy_pass              http://127.0.0.1:%%CDM_PORT%%;
         }
     }
     server {
@@ -218,8 +218,7 @@ $see->renewed('D05 inject missing, the caller has none', @first,
 
     my @outcomes = grep { $_->{stage} eq 'outcome'
                           && $_->{project_id} eq $project
-                          && $_->{job_name} ne 'warm' }
-        $t->records('audit.jsonl');
+                          && $_->{job_name} ne 'warm' } $see->new_records;
 
     is(scalar @outcomes, 200, 'D06 one outcome each');
     is(scalar(grep { $_->{attempts} == 2 } @outcomes), 200,
@@ -346,6 +345,79 @@ for my $way (qw(unreachable refusing slow)) {
 }
 
 
+# what may happen to the second sending
+
+{
+    my $project = new_project();
+    my $old = $see->warm($project);
+    my @refusal = ({ when => { header => { 'X-Auth-Token' => $old } },
+                     answer => 'apig_0307' });
+
+    $cdm->reset_log;
+    $cdm->script(@refusal, { reset => 'after_request' });
+    my $r = $t->put_stop(project => $project);
+
+    is($r->{status}, 504, 'D10 reset at the second sending');
+    is($r->json->{error_code}, 'CDMSTOP.0402', 'D10 its code');
+    is(scalar $cdm->stops, 2, 'D10 no third one');
+    $see->outcome('D10 reset at the second sending', $r, status => 504,
+        error_code => 'CDMSTOP.0402', attempts => 2, verdict => 'unknown',
+        upstream_status => undef);
+    $cdm->script;
+}
+
+{
+    my $project = new_project();
+    my $old = $see->warm($project);
+
+    $cdm->script({ when => { header => { 'X-Auth-Token' => $old } },
+                   answer => 'apig_0307' });
+    $iam->script({ when => { body => qr/$project/ }, hold => $project });
+    my $h = $t->start_stop(project => $project);
+
+    $t->wait_for(sub { posts_for($iam, $project) == 2 },
+                 what => 'renewal of the token');
+    $cdm->refuse;
+    $iam->release($project);
+    my $r = $t->finish($h);
+
+    is($r->{status}, 502, 'D09 CDM is gone at the second sending');
+    is($r->json->{error_code}, 'CDMSTOP.0401', 'D09 its code');
+    $see->outcome('D09 CDM is gone at the second sending', $r, status => 502,
+        error_code => 'CDMSTOP.0401', attempts => 1, verdict => 'not_sent',
+        upstream_status => undef);
+    $cdm->resume;
+    $cdm->script;
+    $iam->script;
+}
+
+# a reload while the renewed token is awaited
+
+{
+    my $project = new_project();
+    my $old = $see->warm($project);
+
+    $cdm->script({ when => { header => { 'X-Auth-Token' => $old } },
+                   answer => 'apig_0307' });
+    $iam->script({ when => { body => qr/$project/ }, hold => $project });
+    my $h = $t->start_stop(project => $project);
+
+    $t->wait_for(sub { posts_for($iam, $project) == 2 },
+                 what => 'renewal of the token');
+    $t->reload(keep_old => 1);
+    $iam->release($project);
+    my $r = $t->finish($h);
+
+    is($r->{status}, 200, 'W07 a reload during the renewal');
+    is(scalar posts_for($iam, $project), 2, 'W07 no other call of IAM');
+    $see->outcome('W07 a reload during the renewal', $r, status => 200,
+        attempts => 2, verdict => 'stopped');
+    $cdm->script;
+    $iam->script;
+    $see->renewed('W07 and with the new workers', @first);
+}
+
+
 # what is not renewed
 
 {
@@ -413,12 +485,13 @@ for my $way (sort keys %client) {
                  what => 'renewal of the token');
     $client{$way}->($c, $id);
 
-    my @records = grep { $_->{project_id} eq $project
-                         && $_->{job_name} eq 'left' }
-        $t->wait_records('audit.jsonl', sub {
-            grep { $_->{project_id} eq $project && $_->{job_name} eq 'left'
-                   && $_->{stage} eq 'outcome' } @_
-        });
+    my @records;
+
+    $t->wait_for(sub {
+        push @records, grep { $_->{project_id} eq $project
+                              && $_->{job_name} eq 'left' } $see->new_records;
+        grep { $_->{stage} eq 'outcome' } @records;
+    }, what => 'outcome');
 
     is(join(' ', map { $_->{stage} } @records), 'intent outcome',
         "$name: one pair");

@@ -323,7 +323,7 @@ for my $way (
     ['eight workers' => 'worker_processes 8;'])
 {
     subtest "W08 $way->[0]" => sub {
-        my ($t, $iam, $cdm) = setup(processes => $way->[1]);
+        my ($t, $iam, $cdm) = setup(processes => $way->[1], timeout => '1s');
         my $project = new_project();
 
         $iam->script(

@@ -57,7 +57,8 @@ sub project_list {
 sub stamp {
     my ($time, $zone) = @_;
 
-    my $text = strftime('%Y-%m-%dT%H:%M:%S', gmtime($time + ($zone // 0) * 60));
+    my @local = gmtime($time + ($zone // 0) * 60);
+    my $text = strftime('%Y-%m-%dT%H:%M:%S', @local);
     return $text if !defined $zone;
 
     return $text . sprintf '%s%02d:%02d', $zone < 0 ? '-' : '+',

@@ -29,6 +29,7 @@ use Test::More ();
 
 use CdmStop::Exchange;
 use CdmStop::Http;
+use CdmStop::Test::Records;
 
 sub new {
     my ($class, %opt) = @_;
@@ -214,13 +215,31 @@ sub status_line {
     }, quiet => 1, timeout => 5) // "nothing of $id";
 }
 
-# The records of an answer. Each line is decoded once.
+# The records since the last call, by whom ever; each line is decoded once.
+
+sub new_records {
+    my ($self) = @_;
+
+    open my $in, '<:raw', $self->{test}->path('audit.jsonl') or return;
+    seek $in, $self->{read} // 0, 0;
+    my $bytes = do { local $/; <$in> } // '';
+    close $in;
+
+    # the last line may be on its way
+    $bytes =~ s/[^\n]+\z//;
+    $self->{read} += length $bytes;
+
+    my @records =
+        CdmStop::Test::Records::parse_lines($bytes, 'audit.jsonl');
+    push @{ $self->{records}{ $_->{request_id} } }, $_ for @records;
+
+    return @records;
+}
 
 sub records_of {
     my ($self, $answer) = @_;
 
-    push @{ $self->{records}{ $_->{request_id} } }, $_
-        for $self->{test}->new_records('audit.jsonl');
+    $self->new_records;
 
     return @{ $self->{records}{ $answer->header('X-Request-Id') // '-' }
               // [] };

@@ -81,8 +81,9 @@ sub new {
     my ($class, %opt) = @_;
 
     return bless {
-        users => {}, access_keys => {}, agencies => {}, token_size => 2000, life => 86400,
-        skew => 0, tokens => {}, order => [], ledger => CdmStop::Ledger->new,
+        users => {}, access_keys => {}, agencies => {}, token_size => 2000,
+        life => 86400, skew => 0, tokens => {}, order => [],
+        ledger => CdmStop::Ledger->new,
         %opt
     }, $class;
 }
