@@ -451,6 +451,13 @@ ngx_int_t ngx_http_cdm_stop_wrap_upstreams(ngx_conf_t *cf);
 ngx_int_t ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
+/*
+ * Whether a stop that got a first 401 is to be sent once more; the token that
+ * was refused is dropped then.
+ */
+ngx_uint_t ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
 /* wraps peer.free, which the original peer.init has set by now */
 void ngx_http_cdm_stop_take_peer(ngx_http_request_t *r);
 

@@ -92,7 +92,8 @@ failed:
     (void) ngx_http_cdm_stop_token_failed(cdmcf->zone, key, lease,
                                           &identity->terms,
                                           NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
-                                          0);
+                                          0,
+                              ngx_http_cdm_stop_token_file_stamp(identity));
     return NGX_ERROR;
 }
 
@@ -465,7 +466,7 @@ ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
         (void) ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key,
                                               &f->lease, terms,
                                               NGX_HTTP_CDM_STOP_FAIL_ANSWER,
-                                              0);
+                                              0, f->stamp);
         return;
     }
 
@@ -498,7 +499,8 @@ ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
 
     (void) ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
                                           terms,
-                                          NGX_HTTP_CDM_STOP_FAIL_ANSWER, 0);
+                                          NGX_HTTP_CDM_STOP_FAIL_ANSWER, 0,
+                                          f->stamp);
 }
 
 
@@ -506,6 +508,14 @@ static ngx_http_cdm_stop_fail_e
 ngx_http_cdm_stop_fetch_reason(ngx_http_cdm_stop_fetch_t *f)
 {
     ngx_http_cdm_stop_key_t  key;
+
+    if (f->identity->credentials.method == NGX_HTTP_CDM_STOP_FILE
+        && f->answer.status == NGX_HTTP_UNAUTHORIZED)
+    {
+        /* a token that has ended locks no account */
+
+        return NGX_HTTP_CDM_STOP_FAIL_ANSWER;
+    }
 
     switch (f->answer.status) {
 
@@ -572,7 +582,15 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
 
     rest = ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
                                           &f->identity->terms, fail,
-                                          ngx_http_cdm_stop_fetch_retry(f));
+                                          ngx_http_cdm_stop_fetch_retry(f),
+                                          f->stamp);
+
+    if (fail == NGX_HTTP_CDM_STOP_FAIL_VIA && rest) {
+
+        /* the second time, with a new token of its via */
+
+        fail = NGX_HTTP_CDM_STOP_FAIL_REFUSED;
+    }
 
     if (fail == NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE || f->answer.status == 0) {
         ngx_log_error(NGX_LOG_ERR, &f->log, 0,

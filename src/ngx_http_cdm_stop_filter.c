@@ -218,7 +218,19 @@ ngx_http_cdm_stop_collect(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
             return NGX_ERROR;
         }
 
-        if (rc == NGX_DECLINED) {
+        if (rc == NGX_DECLINED && !ctx->repeat
+            && ngx_http_cdm_stop_renewable(r, ctx))
+        {
+            ctx->repeat = 1;
+        }
+
+        if (ctx->repeat) {
+
+            /* of an answer that is not sent, the end alone matters */
+
+            b->pos = b->last;
+
+        } else if (rc == NGX_DECLINED) {
 
             /* too long for a verdict: what follows passes as it comes */
 

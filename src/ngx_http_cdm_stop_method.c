@@ -373,7 +373,9 @@ ngx_http_cdm_stop_token_file_stamp(ngx_http_cdm_stop_identity_t *identity)
 {
     ngx_file_info_t  fi;
 
-    if (ngx_file_info(identity->token_file.data, &fi) == NGX_FILE_ERROR) {
+    if (identity->token_file.len == 0
+        || ngx_file_info(identity->token_file.data, &fi) == NGX_FILE_ERROR)
+    {
         return 0;
     }
 

@@ -22,6 +22,8 @@ static ngx_int_t ngx_http_cdm_stop_entry_get(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t **entry);
 static ngx_uint_t ngx_http_cdm_stop_entry_good(
     ngx_http_cdm_stop_entry_t *entry, int64_t now);
+static ngx_uint_t ngx_http_cdm_stop_entry_stale(
+    ngx_http_cdm_stop_entry_t *entry, uint64_t stamp);
 static ngx_int_t ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry, ngx_http_cdm_stop_terms_t *terms,
     int64_t now, ngx_http_cdm_stop_found_t *found);
@@ -99,8 +101,15 @@ ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *shm_zone,
         && ((entry->used
              && now >= entry->renew
              && ngx_http_cdm_stop_entry_good(entry, now))
-            || (stamp && entry->len && entry->stamp != stamp)))
+            || ngx_http_cdm_stop_entry_stale(entry, stamp)))
     {
+        if (ngx_http_cdm_stop_entry_stale(entry, stamp)) {
+
+            /* what rested because of another content is news by now */
+
+            entry->next_try = 0;
+        }
+
         rc = ngx_http_cdm_stop_entry_lease(zone, entry, terms, now, found);
     }
 
@@ -185,8 +194,7 @@ ngx_http_cdm_stop_token_stale(ngx_shm_zone_t *shm_zone, u_char *digest,
             && ngx_memcmp(entry->node.key.digest, digest,
                           NGX_HTTP_CDM_STOP_DIGEST_LEN)
                == 0
-            && entry->len
-            && entry->stamp != stamp)
+            && ngx_http_cdm_stop_entry_stale(entry, stamp))
         {
             keys[n++] = entry->node.key;
         }
@@ -251,6 +259,15 @@ static ngx_uint_t
 ngx_http_cdm_stop_entry_good(ngx_http_cdm_stop_entry_t *entry, int64_t now)
 {
     return entry->len && now < entry->end;
+}
+
+
+/* whether its file has another content than what was used or tried of it */
+
+static ngx_uint_t
+ngx_http_cdm_stop_entry_stale(ngx_http_cdm_stop_entry_t *entry, uint64_t stamp)
+{
+    return stamp && entry->stamp != stamp && entry->tried != stamp;
 }
 
 
@@ -395,6 +412,7 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
                    - ngx_http_cdm_stop_jitter(grant->ahead, 10);
     entry->generation = ++zone->sh->generations;
     entry->stamp = grant->stamp;
+    entry->tried = 0;
     entry->next_try = 0;
     entry->failures = 0;
     entry->fail = NGX_HTTP_CDM_STOP_FAIL_NONE;
@@ -495,7 +513,7 @@ int64_t
 ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
     ngx_http_cdm_stop_terms_t *terms, ngx_http_cdm_stop_fail_e fail,
-    int64_t retry_after)
+    int64_t retry_after, uint64_t stamp)
 {
     int64_t                       now, rest;
     ngx_http_cdm_stop_zone_t     *zone;
@@ -544,6 +562,7 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
 
     entry->next_try = now + rest;
     entry->fail = fail;
+    entry->tried = stamp;
 
 done:
 

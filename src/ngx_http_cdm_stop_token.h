@@ -152,12 +152,13 @@ ngx_int_t ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *zone,
 /*
  * Ends a lease without a token: IAM is left alone for retry_after
  * milliseconds or, if it said nothing (0), for a while that grows with each
- * failure.  Returns the milliseconds of it.
+ * failure.  stamp is that of the file that was tried, or 0.  Returns the
+ * milliseconds of it.
  */
 int64_t ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
     ngx_http_cdm_stop_terms_t *terms, ngx_http_cdm_stop_fail_e fail,
-    int64_t retry_after);
+    int64_t retry_after, uint64_t stamp);
 
 /*
  * Ends a token that CDM refused, if it is still that generation.  Returns

@@ -19,8 +19,6 @@ static ngx_int_t ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc);
-static ngx_uint_t ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_conclude(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_fail(ngx_http_request_t *r,
@@ -356,7 +354,9 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
      * cut.  Later on, the client may be gone in the midst of a long answer.
      */
 
-    if (ctx->held && rc == NGX_OK && ngx_http_cdm_stop_renewable(r, ctx)) {
+    if (ctx->held && rc == NGX_OK
+        && (ctx->repeat || ngx_http_cdm_stop_renewable(r, ctx)))
+    {
 
         /* our body filter keeps this answer back for good */
 
@@ -385,12 +385,12 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
 
 
 /*
- * Whether a stop is to be sent once more.  APIG answers 401 before CDM sees
+ * APIG answers 401 before CDM sees
  * the stop, so it is not the second one; whatever the body says, it is about
  * the token.  Of a 403 nothing is known like that.
  */
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
@@ -456,6 +456,7 @@ static void
 ngx_http_cdm_stop_fail(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
     ctx->failed = 1;
+    ctx->repeat = 0;
 
     if (r->upstream->request_sent) {
         ctx->error = &ngx_http_cdm_stop_no_answer;

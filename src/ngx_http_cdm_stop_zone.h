@@ -71,6 +71,7 @@ typedef struct {
     ngx_http_cdm_stop_count_t  drops;
 
     uint64_t                   stamp;       /* of the file it came from */
+    uint64_t                   tried;       /* stamp that came to nothing */
 
     unsigned                   used:1;      /* since it was issued */
     unsigned                   via_tried:1; /* its via was refused once */
