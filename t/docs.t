@@ -118,7 +118,9 @@ sub block_settings {
 sub run_time_messages {
     my @found;
 
-    while ($code =~ /ngx_log_error\((?!level)[^;]*?((?:"(?:[^"\\]|\\.)*"\s*)+)/g) {
+    my $string = qr/"(?:[^"\\]|\\.)*"/;
+
+    while ($code =~ /ngx_log_error\((?!level)[^;]*?((?:$string\s*)+)/g) {
         my $literal = $1;
         my $message = join '', $literal =~ /"((?:[^"\\]|\\.)*)"/g;
 

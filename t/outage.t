@@ -238,7 +238,9 @@ subtest 'Q03 jitter' => sub {
 
 
 subtest 'I07 Retry-After' => sub {
-    my $date = sub { strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + $_[0])) };
+    my $date = sub {
+        return strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + $_[0]));
+    };
 
     # what IAM says, and what the client is told at once
     my @case = (

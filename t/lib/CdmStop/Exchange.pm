@@ -28,7 +28,8 @@ use POSIX qw(strftime);
 use Test::More ();
 
 our @EXPORT = qw(
-    new_project project_list stamp body_for is_refused posts_for lines_of sockets
+    new_project project_list stamp body_for is_refused posts_for lines_of
+    sockets
 );
 
 my $projects = 0;
