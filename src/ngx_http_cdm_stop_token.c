@@ -30,6 +30,8 @@ static ngx_int_t ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *zone,
 static ngx_http_cdm_stop_entry_t *ngx_http_cdm_stop_entry_grow(
     ngx_http_cdm_stop_zone_t *zone, ngx_http_cdm_stop_entry_t *old, size_t len,
     int64_t now);
+static void ngx_http_cdm_stop_entry_restore(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *kept);
 static void ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry);
 static int64_t ngx_http_cdm_stop_jitter(int64_t time, ngx_uint_t percent);
@@ -461,11 +463,10 @@ ngx_http_cdm_stop_entry_grow(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *old, size_t len, int64_t now)
 {
     ngx_http_cdm_stop_key_t     key;
-    ngx_http_cdm_stop_count_t   drops;
-    ngx_http_cdm_stop_entry_t  *entry;
+    ngx_http_cdm_stop_entry_t  *entry, kept;
 
+    kept = *old;
     key = old->node.key;
-    drops = old->drops;
 
     /* a token that is over makes room for the new one */
 
@@ -484,14 +485,19 @@ ngx_http_cdm_stop_entry_grow(ngx_http_cdm_stop_zone_t *zone,
     entry = ngx_http_cdm_stop_node_alloc(zone, &key,
                             offsetof(ngx_http_cdm_stop_entry_t, token) + len);
 
-    if (entry == NULL) {
+    if (entry == NULL && old) {
 
-        if (old == NULL || old->room < len) {
+        if (old->room < len) {
             return NULL;
         }
 
         ngx_http_cdm_stop_entry_release(zone, old);
         return old;
+    }
+
+    if (entry == NULL) {
+        ngx_http_cdm_stop_entry_restore(zone, &kept);
+        return NULL;
     }
 
     if (old) {
@@ -500,12 +506,42 @@ ngx_http_cdm_stop_entry_grow(ngx_http_cdm_stop_zone_t *zone,
     }
 
     entry->room = len;
-    entry->drops = drops;
+    entry->drops = kept.drops;
 
     ngx_http_cdm_stop_node_insert(zone, &entry->node);
     ngx_http_cdm_stop_account_get(zone, &key)->projects++;
 
     return entry;
+}
+
+
+/* an entry without a token, which remembers when IAM may be asked again */
+
+static void
+ngx_http_cdm_stop_entry_restore(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_entry_t *kept)
+{
+    ngx_http_cdm_stop_entry_t    *entry;
+    ngx_http_cdm_stop_account_t  *account;
+
+    entry = ngx_http_cdm_stop_node_alloc(zone, &kept->node.key,
+                                  offsetof(ngx_http_cdm_stop_entry_t, token));
+    if (entry == NULL) {
+        return;
+    }
+
+    entry->lease = kept->lease;
+    entry->owner = kept->owner;
+    entry->failures = kept->failures;
+    entry->drops = kept->drops;
+
+    ngx_http_cdm_stop_node_insert(zone, &entry->node);
+
+    account = ngx_http_cdm_stop_account_get(zone, &kept->node.key);
+
+    if (account) {
+        account->projects++;
+    }
 }
 
 

@@ -367,7 +367,9 @@ $lint->is_error(
               SERVER => 'set $cdm 127.0.0.1:1; cdm_stop huawei; '
             . 'cdm_stop_verify off; cdm_stop_anonymous on; '
             . 'cdm_stop_audit %%TESTDIR%%/audit.jsonl; '
-            . 'cdm_stop_insecure_upstream on;', GUARD => undef,
+            . 'cdm_stop_insecure_upstream on; '
+            . 'location /seen/ { proxy_pass http://127.0.0.1:1; }',
+        GUARD => undef,
         PASS => 'proxy_pass http://$cdm;'
     ),
     'SERVER',
