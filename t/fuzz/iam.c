@@ -5,11 +5,13 @@
 
 
 /*
- * Answers of IAM.  An input is: '1' for the status 201, the number of
- * X-Subject-Token lines as a digit, 'd' if there is a Date, the token up to a
- * line feed, and the body.  What is accepted holds by another reading of it.
- * Its error text is redacted and escaped as for the log, and its parts are
- * sent as credentials that must come out of the request as they went in.
+ * Answers of IAM.  An input is: '1' for the status 201, '2' for 200 and a
+ * token from a file, the number of X-Subject-Token lines as a digit, 'd' if
+ * there is a Date ('D' or '=' with and without it for a token of a domain), the
+ * token up to a line feed, and the body.  What is accepted holds by another
+ * reading of it.  Its error text is redacted and escaped as for the log, and
+ * its parts are sent as credentials of each method, which must come out of the
+ * request as they went in.
  */
 
 
@@ -27,16 +29,20 @@
 
 static void answer(const u_char *data, size_t size);
 static void check_accepted(ngx_http_cdm_stop_iam_answer_t *a,
-    ngx_http_cdm_stop_grant_t *grant);
+    ngx_http_cdm_stop_credentials_t *c, ngx_http_cdm_stop_grant_t *grant);
 static int64_t time_of(json_t *token, const char *key);
 static void message(ngx_str_t *body);
 static void request(ngx_pool_t *pool, ngx_str_t *a, ngx_str_t *b);
+static void check_identity(json_t *identity, ngx_uint_t method, ngx_str_t *a,
+    ngx_str_t *b);
+static json_t *inside(json_t *json, const char *one, const char *two);
 static ngx_uint_t is_utf8(ngx_str_t *s);
 static void require_text(json_t *value, ngx_str_t *s, const char *what);
 static void require(ngx_uint_t holds, const char *what);
 
 
 static ngx_str_t  project = ngx_string("1551c7f6c808414d8e9f3c514a170f2e");
+static ngx_str_t  domain = ngx_string("acme");
 static ngx_str_t  secret = ngx_string("pa\"ss, w\\rd");
 
 
@@ -57,12 +63,13 @@ LLVMFuzzerTestOneInput(const u_char *data, size_t size)
 static void
 answer(const u_char *data, size_t size)
 {
-    u_char                          *copy, *lf;
-    ngx_log_t                        log;
-    const char                      *error;
-    ngx_pool_t                      *pool;
-    ngx_http_cdm_stop_grant_t        grant;
-    ngx_http_cdm_stop_iam_answer_t   a;
+    u_char                           *copy, *lf;
+    ngx_log_t                         log;
+    const char                       *error;
+    ngx_pool_t                       *pool;
+    ngx_http_cdm_stop_grant_t         grant;
+    ngx_http_cdm_stop_iam_answer_t    a;
+    ngx_http_cdm_stop_credentials_t   c;
 
     ngx_memzero(&log, sizeof(ngx_log_t));
     ngx_pagesize = 4096;
@@ -75,9 +82,18 @@ answer(const u_char *data, size_t size)
 
     ngx_memzero(&a, sizeof(ngx_http_cdm_stop_iam_answer_t));
 
-    a.status = (copy[0] == '1') ? 201 : 100 + copy[0];
+    ngx_memzero(&c, sizeof(ngx_http_cdm_stop_credentials_t));
+
+    a.status = (copy[0] == '1') ? 201 : (copy[0] == '2') ? 200 : 100 + copy[0];
     a.tokens = copy[1] - '0';
-    a.date = (copy[2] == 'd') ? IAM_DATE : (time_t) NGX_ERROR;
+    a.date = (copy[2] == 'd' || copy[2] == 'D') ? IAM_DATE
+                                                : (time_t) NGX_ERROR;
+
+    c.method = (copy[0] == '2') ? NGX_HTTP_CDM_STOP_FILE
+                                : NGX_HTTP_CDM_STOP_PASSWORD;
+    c.domain_scope = (copy[2] == 'D' || copy[2] == '=');
+    c.project = project;
+    c.domain = domain;
 
     a.token.data = copy + 3;
     lf = memchr(copy + 3, '\n', size - 3);
@@ -92,10 +108,10 @@ answer(const u_char *data, size_t size)
         a.body.data = copy + size;
     }
 
-    error = ngx_http_cdm_stop_iam_read(&a, &project, &grant);
+    error = ngx_http_cdm_stop_iam_read(&a, &c, &grant);
 
     if (error == NULL) {
-        check_accepted(&a, &grant);
+        check_accepted(&a, &c, &grant);
 
     } else {
         require(strlen(error) > 5, "an error is told");
@@ -111,13 +127,14 @@ answer(const u_char *data, size_t size)
 
 static void
 check_accepted(ngx_http_cdm_stop_iam_answer_t *a,
-    ngx_http_cdm_stop_grant_t *grant)
+    ngx_http_cdm_stop_credentials_t *c, ngx_http_cdm_stop_grant_t *grant)
 {
     size_t    i;
     json_t   *json, *token;
     int64_t   expires, issued;
 
-    require(a->status == 201 && a->tokens == 1, "201 and one token");
+    require(a->status == (c->method == NGX_HTTP_CDM_STOP_FILE ? 200 : 201)
+            && a->tokens == 1, "its status and one token");
     require(a->token.len >= 1 && a->token.len <= 32768, "length of a token");
 
     for (i = 0; i < a->token.len; i++) {
@@ -131,8 +148,14 @@ check_accepted(ngx_http_cdm_stop_iam_answer_t *a,
 
     token = json_object_get(json, "token");
 
-    require_text(json_object_get(json_object_get(token, "project"), "id"),
-                 &project, "the project that was asked for");
+    if (c->domain_scope) {
+        require(json_is_object(json_object_get(token, "domain")),
+                "a token of a domain");
+
+    } else {
+        require_text(inside(token, "project", "id"), &project,
+                     "the project that was asked for");
+    }
 
     expires = time_of(token, "expires_at");
     issued = time_of(token, "issued_at");
@@ -147,9 +170,6 @@ check_accepted(ngx_http_cdm_stop_iam_answer_t *a,
     require(a->date == (time_t) NGX_ERROR
             || grant->life <= expires - (int64_t) a->date * 1000,
             "no longer than from now");
-
-    require(grant->margin >= 0 && grant->margin <= 60000
-            && grant->margin <= grant->life / 10, "bounds of a margin");
 
     json_decref(json);
 }
@@ -212,9 +232,10 @@ message(ngx_str_t *body)
 static void
 request(ngx_pool_t *pool, ngx_str_t *a, ngx_str_t *b)
 {
-    json_t                           *json, *auth, *user;
+    json_t                           *json, *auth, *scope;
     ngx_str_t                         body;
-    ngx_http_cdm_stop_credentials_t   credentials;
+    ngx_uint_t                        i, method;
+    ngx_http_cdm_stop_credentials_t   c;
 
     /* the configuration takes nothing else */
 
@@ -222,33 +243,96 @@ request(ngx_pool_t *pool, ngx_str_t *a, ngx_str_t *b)
         return;
     }
 
-    credentials.domain = *b;
-    credentials.user = *a;
-    credentials.password = *b;
-    credentials.project = project;
+    for (i = 0; i < 6; i++) {
 
-    require(ngx_http_cdm_stop_iam_body(pool, &credentials, &body) == NGX_OK,
-            "memory");
+        method = i / 2;
 
-    json = json_loadb((char *) body.data, body.len,
-                      JSON_REJECT_DUPLICATES|JSON_ALLOW_NUL, NULL);
-    require(json != NULL, "a request of JSON");
+        ngx_memzero(&c, sizeof(ngx_http_cdm_stop_credentials_t));
 
-    auth = json_object_get(json, "auth");
-    user = json_object_get(json_object_get(json_object_get(auth, "identity"),
-                                           "password"), "user");
+        c.method = method;
+        c.domain_scope = i % 2;
+        c.project = project;
 
-    require(json_object_size(json) == 1 && json_object_size(auth) == 2
-            && json_object_size(user) == 3, "nothing but what is meant");
-    require_text(json_object_get(user, "name"), a, "the user");
-    require_text(json_object_get(user, "password"), b, "the password");
-    require_text(json_object_get(json_object_get(user, "domain"), "name"), b,
-                 "the domain");
-    require_text(json_object_get(json_object_get(json_object_get(auth,
-                                 "scope"), "project"), "id"),
-                 &project, "the project");
+        c.user = *a;
+        c.password = *b;
+        c.domain = *b;
+        c.access_key = *a;
+        c.secret_key = *b;
+        c.agency = *a;
+        c.agency_domain = *b;
 
-    json_decref(json);
+        require(ngx_http_cdm_stop_iam_body(pool, &c, &body) == NGX_OK,
+                "memory");
+
+        json = json_loadb((char *) body.data, body.len,
+                          JSON_REJECT_DUPLICATES|JSON_ALLOW_NUL, NULL);
+        require(json != NULL, "a request of JSON");
+
+        auth = json_object_get(json, "auth");
+        scope = json_object_get(auth, "scope");
+
+        require(json_object_size(json) == 1 && json_object_size(auth) == 2
+                && json_object_size(scope) == 1, "nothing but what is meant");
+
+        if (c.domain_scope) {
+            require_text(inside(scope, "domain", "name"), b, "the domain");
+
+        } else {
+            require_text(inside(scope, "project", "id"), &project,
+                         "the project");
+        }
+
+        check_identity(json_object_get(auth, "identity"), method, a, b);
+
+        json_decref(json);
+    }
+}
+
+
+static void
+check_identity(json_t *identity, ngx_uint_t method, ngx_str_t *a, ngx_str_t *b)
+{
+    json_t              *json, *user;
+    static const char   *names[] = { "password", "hw_ak_sk", "assume_role" };
+
+    json = json_object_get(identity, "methods");
+
+    require(json_object_size(identity) == 2 && json_array_size(json) == 1
+            && strcmp(json_string_value(json_array_get(json, 0)),
+                      names[method]) == 0, "one method");
+
+    json = json_object_get(identity, names[method]);
+
+    switch (method) {
+
+    case NGX_HTTP_CDM_STOP_AK_SK:
+        require(json_object_size(json) == 2, "two keys");
+        require_text(inside(json, "access", "key"), a, "the access key");
+        require_text(inside(json, "secret", "key"), b, "the secret key");
+        break;
+
+    case NGX_HTTP_CDM_STOP_AGENCY:
+        require(json_object_size(json) == 2, "two names");
+        require_text(json_object_get(json, "agency_name"), a, "the agency");
+        require_text(json_object_get(json, "domain_name"), b, "its domain");
+        break;
+
+    default: /* NGX_HTTP_CDM_STOP_PASSWORD */
+        user = json_object_get(json, "user");
+
+        require(json_object_size(json) == 1 && json_object_size(user) == 3,
+                "one user");
+        require_text(json_object_get(user, "name"), a, "the user");
+        require_text(json_object_get(user, "password"), b, "the password");
+        require_text(inside(user, "domain", "name"), b, "the user's domain");
+    }
+}
+
+
+static json_t *
+inside(json_t *json, const char *one, const char *two)
+{
+    return json_object_get(json_object_get(json, one), two);
 }
 
 
