@@ -118,8 +118,8 @@ ngx_http_cdm_stop_account_begin(ngx_http_cdm_stop_account_t *account,
     int64_t *retry)
 {
     int64_t                    since;
-    ngx_uint_t                 i, refused;
-    ngx_http_cdm_stop_slot_t  *slot;
+    ngx_uint_t                 i, held, refused;
+    ngx_http_cdm_stop_slot_t  *slot, *idle;
 
     refused = ngx_http_cdm_stop_counted(&account->refused, now, hold, &since);
 
@@ -128,20 +128,31 @@ ngx_http_cdm_stop_account_begin(ngx_http_cdm_stop_account_t *account,
         return NGX_BUSY;
     }
 
-    /* what is on its way may be refused as well */
+    idle = NULL;
+    held = 0;
 
-    for (i = 0; i < NGX_HTTP_CDM_STOP_SLOTS - refused; i++) {
+    for (i = 0; i < NGX_HTTP_CDM_STOP_SLOTS; i++) {
 
         slot = &account->slots[i];
 
-        if (!ngx_http_cdm_stop_lease_held(&slot->lease, slot->owner, now)) {
-            slot->lease = *lease;
-            slot->owner = ngx_pid;
-            return NGX_OK;
+        if (ngx_http_cdm_stop_lease_held(&slot->lease, slot->owner, now)) {
+            held++;
+
+        } else {
+            idle = slot;
         }
     }
 
-    return NGX_AGAIN;
+    /* what is on its way may be refused as well */
+
+    if (held + refused >= NGX_HTTP_CDM_STOP_SLOTS) {
+        return NGX_AGAIN;
+    }
+
+    idle->lease = *lease;
+    idle->owner = ngx_pid;
+
+    return NGX_OK;
 }
 
 
