@@ -498,10 +498,15 @@ ngx_int_t ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
 void ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 
-/* a mark, seen by all workers, that some file may end within a line */
-void ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *zone);
+/*
+ * Marks, seen by all workers, of files that end within a line.  unmark takes
+ * the mark of a file away and returns whether the file still ends there.
+ */
+void ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_end_t *end);
 ngx_uint_t ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *zone);
-void ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *zone);
+ngx_uint_t ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_end_t *end);
 
 char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);

@@ -18,8 +18,9 @@ static char *ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name);
 static ngx_int_t ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len);
-static ngx_uint_t ngx_http_cdm_stop_audit_torn(
-    ngx_http_cdm_stop_audit_t *audit);
+static void ngx_http_cdm_stop_audit_tear(ngx_shm_zone_t *zone, ngx_fd_t fd);
+static ngx_uint_t ngx_http_cdm_stop_audit_mend(ngx_shm_zone_t *zone,
+    ngx_fd_t fd);
 static void ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
     ngx_http_cdm_stop_audit_t *audit, ngx_err_t err);
 
@@ -170,75 +171,80 @@ static ngx_int_t
 ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len)
 {
-    ssize_t     n;
-    ngx_uint_t  torn;
+    ssize_t    n;
+    ngx_fd_t   fd;
+    ngx_err_t  err;
 
-    torn = ngx_http_cdm_stop_zone_marked(zone)
-           && ngx_http_cdm_stop_audit_torn(audit);
+    fd = audit->file->fd;
 
-    if (torn) {
+    if (ngx_http_cdm_stop_audit_mend(zone, fd)) {
         record--;
         len++;
         *record = LF;
     }
 
-    n = ngx_write_fd(audit->file->fd, record, len);
+    n = ngx_write_fd(fd, record, len);
 
     if (n == (ssize_t) len) {
-
-        if (torn) {
-            ngx_http_cdm_stop_zone_unmark(zone);
-        }
-
         return NGX_OK;
     }
 
+    err = ngx_errno;
+
     if (n > 0) {
-
-        if (!torn) {
-            ngx_http_cdm_stop_zone_mark(zone);
-        }
-
-        ngx_set_errno(0);
+        ngx_http_cdm_stop_audit_tear(zone, fd);
+        err = 0;
     }
+
+    ngx_set_errno(err);
 
     return NGX_ERROR;
 }
 
 
-/* the file itself tells: another worker may have torn or mended it */
+/* the file ends within a line: its place is kept for whoever writes next */
+
+static void
+ngx_http_cdm_stop_audit_tear(ngx_shm_zone_t *zone, ngx_fd_t fd)
+{
+    ngx_file_info_t           fi;
+    ngx_http_cdm_stop_end_t   end;
+
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR || !ngx_is_file(&fi)) {
+        return;
+    }
+
+    end.dev = fi.st_dev;
+    end.uniq = ngx_file_uniq(&fi);
+    end.size = lseek(fd, 0, SEEK_CUR);
+
+    ngx_http_cdm_stop_zone_mark(zone, &end);
+}
+
+
+/*
+ * Whether the file still ends where a line was torn.  Who is told so is the
+ * only one, and ends that line with its record; a file that has grown since,
+ * is shorter, or another one by now, is of no concern.
+ */
 
 static ngx_uint_t
-ngx_http_cdm_stop_audit_torn(ngx_http_cdm_stop_audit_t *audit)
+ngx_http_cdm_stop_audit_mend(ngx_shm_zone_t *zone, ngx_fd_t fd)
 {
-    off_t      end;
-    u_char     c;
-    ngx_fd_t   fd;
+    ngx_file_info_t           fi;
+    ngx_http_cdm_stop_end_t   end;
 
-    if (audit->file->name.len == 0) {
+    if (!ngx_http_cdm_stop_zone_marked(zone)
+        || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR)
+    {
         return 0;
     }
 
-    fd = ngx_open_file(audit->file->name.data,
-                       NGX_FILE_RDONLY|NGX_FILE_NONBLOCK, NGX_FILE_OPEN, 0);
+    end.dev = fi.st_dev;
+    end.uniq = ngx_file_uniq(&fi);
+    end.size = ngx_file_size(&fi);
 
-    if (fd == NGX_INVALID_FILE) {
-        return 0;
-    }
-
-    c = LF;
-    end = lseek(fd, 0, SEEK_END);
-
-    if (end > 0 && pread(fd, &c, 1, end - 1) != 1) {
-        c = LF;
-    }
-
-    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
-        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, ngx_errno,
-                      ngx_close_file_n " \"%V\" failed", &audit->file->name);
-    }
-
-    return c != LF;
+    return ngx_http_cdm_stop_zone_unmark(zone, &end);
 }
 
 

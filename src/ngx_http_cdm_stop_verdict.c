@@ -129,7 +129,7 @@ ngx_http_cdm_stop_read_object(ngx_http_cdm_stop_verdict_t *v,
         return ngx_http_cdm_stop_by_status(status, 1);
     }
 
-    if (status >= 300) {
+    if (status < 200 || status >= 300) {
         ngx_http_cdm_stop_read_message(v, json, pool);
         return ngx_http_cdm_stop_by_status(status, 0);
     }

@@ -390,13 +390,33 @@ ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
 
 
 void
-ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *shm_zone)
+ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_end_t *end)
 {
+    ngx_uint_t                 i;
     ngx_http_cdm_stop_zone_t  *zone;
 
     zone = shm_zone->data;
 
-    (void) ngx_atomic_fetch_add(&zone->sh->torn, 1);
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    /* one of the same file is out of date; the oldest one makes room */
+
+    for (i = 0; i < NGX_HTTP_CDM_STOP_ENDS - 1; i++) {
+        if (zone->sh->torn[i].dev == end->dev
+            && zone->sh->torn[i].uniq == end->uniq)
+        {
+            break;
+        }
+    }
+
+    ngx_memmove(&zone->sh->torn[1], &zone->sh->torn[0],
+                i * sizeof(ngx_http_cdm_stop_end_t));
+    zone->sh->torn[0] = *end;
+
+    zone->sh->marked = 1;
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 }
 
 
@@ -407,16 +427,38 @@ ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *shm_zone)
 
     zone = shm_zone->data;
 
-    return zone->sh->torn != 0;
+    return zone->sh->marked != 0;
 }
 
 
-void
-ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *shm_zone)
+ngx_uint_t
+ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_end_t *end)
 {
+    ngx_uint_t                 i, left, found;
+    ngx_http_cdm_stop_end_t   *torn;
     ngx_http_cdm_stop_zone_t  *zone;
 
     zone = shm_zone->data;
+    left = 0;
+    found = 0;
 
-    (void) ngx_atomic_fetch_add(&zone->sh->torn, -1);
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    for (i = 0; i < NGX_HTTP_CDM_STOP_ENDS; i++) {
+        torn = &zone->sh->torn[i];
+
+        if (torn->dev == end->dev && torn->uniq == end->uniq) {
+            found = (torn->size == end->size);
+            ngx_memzero(torn, sizeof(ngx_http_cdm_stop_end_t));
+        }
+
+        left |= (torn->size != 0);
+    }
+
+    zone->sh->marked = left;
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return found;
 }
