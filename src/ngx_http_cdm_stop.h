@@ -118,6 +118,24 @@ typedef struct {
 } ngx_http_cdm_stop_audit_t;
 
 
+/*
+ * Who asks for a stop, as IAM tells of the token that the caller sent, or as
+ * another mechanism of nginx does, which knows a principal and nothing else.
+ * What is not known is empty.
+ */
+
+typedef struct {
+    ngx_str_t                       principal;
+    ngx_str_t                       user_id;
+    ngx_str_t                       user;
+    ngx_str_t                       domain_id;
+    ngx_str_t                       domain;
+    ngx_str_t                       project_id;
+    ngx_array_t                    *roles;      /* of ngx_str_t, or NULL */
+    unsigned                        verified:1; /* by IAM */
+} ngx_http_cdm_stop_caller_t;
+
+
 typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
 
 
@@ -201,6 +219,7 @@ struct ngx_http_cdm_stop_ctx_s {
     /* credentials */
 
     ngx_str_t                       caller_token;
+    ngx_http_cdm_stop_caller_t      caller;
     ngx_http_cdm_stop_key_t         key;
     ngx_str_t                       token;      /* that CDM gets; wiped */
     size_t                          token_len;  /* when it was looked up */
@@ -239,6 +258,8 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_uint_t                      attempts;
 
     unsigned                        body_read:1;
+    unsigned                        identified:1;
+    unsigned                        decided:1;
     unsigned                        waiting:1;
     unsigned                        waited:1;    /* and has not done with it */
     unsigned                        late:1;      /* waited at all */
@@ -387,6 +408,20 @@ ngx_uint_t ngx_http_cdm_stop_header_legal(ngx_str_t *name);
 ngx_uint_t ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded);
 
 
+/* who asks for a stop, and whether this caller may have it */
+
+/*
+ * Fills ctx->caller.  Returns NGX_OK, NGX_AGAIN if the request now waits for
+ * IAM and will be resumed, or the status of an answer that refuses it.
+ */
+ngx_int_t ngx_http_cdm_stop_identify(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* NGX_OK, or the status of an answer that refuses the stop */
+ngx_int_t ngx_http_cdm_stop_enforce(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+
 /* the token for a request */
 
 /* refuses a request that gets no token, for the reason in ctx->fail */
@@ -515,6 +550,21 @@ ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
 
 
 /* configuration */
+
+void *ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf);
+void *ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+
+char *ngx_http_cdm_stop_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_cdm_stop_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_cdm_stop_pass_header(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* as ngx_conf_set_enum_slot(), but says what may be written */
+char *ngx_http_cdm_stop_set_enum(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 char *ngx_http_cdm_stop_identity_block(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);

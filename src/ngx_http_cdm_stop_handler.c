@@ -20,6 +20,8 @@ static ngx_uint_t ngx_http_cdm_stop_is_early_data(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_read_body(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_cdm_stop_steps(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_choose_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_uint_t ngx_http_cdm_stop_serves(
@@ -78,7 +80,7 @@ ngx_http_cdm_stop_handler(ngx_http_request_t *r)
         return ngx_http_cdm_stop_read_body(r, ctx);
     }
 
-    rc = ngx_http_cdm_stop_choose_token(r, ctx);
+    rc = ngx_http_cdm_stop_steps(r, ctx);
 
     if (rc != NGX_OK) {
         return rc;
@@ -322,6 +324,39 @@ ngx_http_cdm_stop_body_handler(ngx_http_request_t *r)
 
     r->write_event_handler = ngx_http_core_run_phases;
     ngx_http_core_run_phases(r);
+}
+
+
+/* each step is taken once; a request that waited goes on where it was */
+
+static ngx_int_t
+ngx_http_cdm_stop_steps(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_int_t  rc;
+
+    if (!ctx->identified) {
+
+        rc = ngx_http_cdm_stop_identify(r, ctx);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        ctx->identified = 1;
+    }
+
+    if (!ctx->decided) {
+
+        rc = ngx_http_cdm_stop_enforce(r, ctx);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        ctx->decided = 1;
+    }
+
+    return ngx_http_cdm_stop_choose_token(r, ctx);
 }
 
 

@@ -618,7 +618,8 @@ $lint->is_error(
 # every message has its test above
 
 my @sources = (
-    (map { $t->root . "/src/ngx_http_cdm_stop_$_.c" } qw(audit check token)),
+    (map { $t->root . "/src/ngx_http_cdm_stop_$_.c" }
+         qw(audit check conf directives token)),
     $t->root . '/ngx_http_cdm_stop_module.c');
 my @messages = CdmStop::Messages::of(@sources);
 cmp_ok(scalar @messages, '>=', 25, 'the messages were found in the sources');
