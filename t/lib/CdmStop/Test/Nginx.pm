@@ -246,11 +246,12 @@ sub reload {
         return $said;
     }
 
+    # the master tells the old ones a while after the new ones are there
     $self->wait_for(sub {
         my @new = grep { !$old{$_} } $self->worker_pids;
-        my @left = grep { $old{$_} } $self->worker_pids(all => 1);
+        my @left = grep { $old{$_} } $self->worker_pids(all => !$opt{keep_old});
 
-        @new >= $self->worker_count && ($opt{keep_old} || !@left);
+        @new >= $self->worker_count && !@left;
     }, what => 'new workers after a reload');
 
     return $self;
