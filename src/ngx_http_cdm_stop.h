@@ -39,6 +39,10 @@
  * in milliseconds */
 #define NGX_HTTP_CDM_STOP_POLL            50
 
+/* an alert that any request could cause is written once in so many seconds by
+ * one worker */
+#define NGX_HTTP_CDM_STOP_ALERT_EVERY     60
+
 #define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
 
 /* the longest record: all fields at their bounds, each byte as \uXXXX */
@@ -150,6 +154,7 @@ typedef struct {
     ngx_uint_t                      waiting;
     ngx_uint_t                      lost;       /* records */
     time_t                          lost_logged;
+    time_t                          refused_logged;
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_LEN];
 } ngx_http_cdm_stop_worker_t;
 

@@ -157,6 +157,20 @@ ngx_http_cdm_stop_account_begin(ngx_http_cdm_stop_account_t *account,
 
 
 void
+ngx_http_cdm_stop_account_refused(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, int64_t now)
+{
+    ngx_http_cdm_stop_account_t  *account;
+
+    account = ngx_http_cdm_stop_account_get(zone, key);
+
+    if (account) {
+        ngx_http_cdm_stop_count(&account->refused, now);
+    }
+}
+
+
+void
 ngx_http_cdm_stop_account_end(ngx_http_cdm_stop_account_t *account,
     ngx_http_cdm_stop_lease_t *lease)
 {

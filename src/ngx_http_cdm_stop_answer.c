@@ -60,18 +60,19 @@ const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_subrequest =
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_token =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0301",
         "The gateway has no token for this project: IAM is unreachable, slow "
-        "or throttling. The stop was not sent. Try again later.");
+        "or throttling. The stop did not reach CDM. Try again later.");
 
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_token_refused =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0301",
         "The gateway has no token for this project: IAM refuses the gateway's "
-        "credentials. The stop was not sent. Tell the gateway's operator.");
+        "credentials. The stop did not reach CDM. Tell the gateway's "
+        "operator.");
 
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_many_projects =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0301",
         "The gateway has no token for this project: too many projects that "
         "are new to it were named of late, and IAM was not asked. The stop "
-        "was not sent. Try again later.");
+        "did not reach CDM. Try again later.");
 
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_record =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0303",
@@ -80,7 +81,8 @@ const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_record =
 
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_unreachable =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_BAD_GATEWAY, "0401",
-        "CDM could not be reached. The stop was not sent. Try again later.");
+        "CDM could not be reached, the stop did not get to it. Try again "
+        "later.");
 
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_answer =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_GATEWAY_TIME_OUT, "0402",

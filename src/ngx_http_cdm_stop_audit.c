@@ -10,10 +10,6 @@
 #include "ngx_http_cdm_stop.h"
 
 
-/* an alert about lost records is written once in so many seconds */
-#define NGX_HTTP_CDM_STOP_ALERT_EVERY  60
-
-
 static char *ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name);
 static ngx_int_t ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,

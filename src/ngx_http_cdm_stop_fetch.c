@@ -585,6 +585,12 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
                                           ngx_http_cdm_stop_fetch_retry(f),
                                           f->stamp);
 
+    if (rest == -1) {
+        ngx_log_error(NGX_LOG_WARN, &f->log, 0,
+                      "IAM gave no token: %s, but too late to matter", error);
+        return;
+    }
+
     if (fail == NGX_HTTP_CDM_STOP_FAIL_VIA && rest) {
 
         /* the second time, with a new token of its via */

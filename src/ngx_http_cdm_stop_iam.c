@@ -37,6 +37,9 @@ static const char *ngx_http_cdm_stop_iam_read_token(json_t *token,
     ngx_http_cdm_stop_grant_t *grant);
 static const char *ngx_http_cdm_stop_iam_read_scope(json_t *token,
     ngx_http_cdm_stop_credentials_t *credentials);
+static ngx_str_t *ngx_http_cdm_stop_iam_domain(
+    ngx_http_cdm_stop_credentials_t *credentials);
+static ngx_uint_t ngx_http_cdm_stop_iam_is(json_t *value, ngx_str_t *text);
 static int64_t ngx_http_cdm_stop_iam_time(json_t *token, const char *key);
 
 
@@ -150,8 +153,7 @@ static void
 ngx_http_cdm_stop_iam_scope(ngx_http_cdm_stop_text_t *text,
     ngx_http_cdm_stop_credentials_t *credentials)
 {
-    ngx_str_t         *domain;
-    static ngx_str_t   nothing = ngx_string("");
+    static ngx_str_t  nothing = ngx_string("");
 
     ngx_http_cdm_stop_iam_add(text, text->end, &nothing);
 
@@ -162,11 +164,8 @@ ngx_http_cdm_stop_iam_scope(ngx_http_cdm_stop_text_t *text,
         return;
     }
 
-    domain = (credentials->method == NGX_HTTP_CDM_STOP_AGENCY)
-             ? &credentials->agency_domain : &credentials->domain;
-
     ngx_http_cdm_stop_iam_add(text, "\"scope\":{\"domain\":{\"name\":\"",
-                              domain);
+                              ngx_http_cdm_stop_iam_domain(credentials));
 }
 
 
@@ -298,26 +297,56 @@ static const char *
 ngx_http_cdm_stop_iam_read_scope(json_t *token,
     ngx_http_cdm_stop_credentials_t *credentials)
 {
-    json_t     *id;
-    ngx_str_t  *project;
+    json_t     *project, *domain;
+    ngx_str_t  *name;
 
-    if (credentials->domain_scope) {
-        return json_is_object(json_object_get(token, "domain"))
-               ? NULL : "a token without a domain";
+    project = json_object_get(token, "project");
+    domain = json_object_get(token, "domain");
+
+    if (!credentials->domain_scope) {
+        return ngx_http_cdm_stop_iam_is(json_object_get(project, "id"),
+                                        &credentials->project)
+               ? NULL : "a token of another project";
     }
 
-    project = &credentials->project;
+    if (project) {
+        return "a token of a project and not of a domain";
+    }
 
-    id = json_object_get(json_object_get(token, "project"), "id");
+    if (!json_is_object(domain)) {
+        return "a token without a domain";
+    }
 
-    if (!json_is_string(id)
-        || json_string_length(id) != project->len
-        || ngx_memcmp(json_string_value(id), project->data, project->len) != 0)
+    name = ngx_http_cdm_stop_iam_domain(credentials);
+
+    /* of a token from a file it need not be known */
+
+    if (name->len
+        && !ngx_http_cdm_stop_iam_is(json_object_get(domain, "name"), name))
     {
-        return "a token of another project";
+        return "a token of another domain";
     }
 
     return NULL;
+}
+
+
+/* the domain that a token of a domain is asked for */
+
+static ngx_str_t *
+ngx_http_cdm_stop_iam_domain(ngx_http_cdm_stop_credentials_t *credentials)
+{
+    return (credentials->method == NGX_HTTP_CDM_STOP_AGENCY)
+           ? &credentials->agency_domain : &credentials->domain;
+}
+
+
+static ngx_uint_t
+ngx_http_cdm_stop_iam_is(json_t *value, ngx_str_t *text)
+{
+    return json_is_string(value)
+           && json_string_length(value) == text->len
+           && ngx_memcmp(json_string_value(value), text->data, text->len) == 0;
 }
 
 

@@ -551,10 +551,9 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_terms_t *terms, ngx_http_cdm_stop_fail_e fail,
     int64_t retry_after, uint64_t stamp)
 {
-    int64_t                       now, rest;
-    ngx_http_cdm_stop_zone_t     *zone;
-    ngx_http_cdm_stop_entry_t    *entry;
-    ngx_http_cdm_stop_account_t  *account;
+    int64_t                     now, rest;
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
 
     zone = shm_zone->data;
     now = ngx_http_cdm_stop_now();
@@ -565,6 +564,14 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
     entry = ngx_http_cdm_stop_entry_lookup(zone, key);
 
     if (entry == NULL || entry->lease.id != lease->id) {
+
+        /* for the account it is a refusal, however late it came */
+
+        if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
+            ngx_http_cdm_stop_account_refused(zone, key, now);
+        }
+
+        rest = -1;
         goto done;
     }
 
@@ -584,12 +591,7 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
 
     if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
         rest = terms->hold;
-
-        account = ngx_http_cdm_stop_account_get(zone, key);
-
-        if (account) {
-            ngx_http_cdm_stop_count(&account->refused, now);
-        }
+        ngx_http_cdm_stop_account_refused(zone, key, now);
 
     } else if (retry_after) {
         rest = ngx_max(retry_after, NGX_HTTP_CDM_STOP_RETRY_MIN);

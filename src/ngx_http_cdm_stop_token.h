@@ -162,7 +162,7 @@ ngx_int_t ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *zone,
  * Ends a lease without a token: IAM is left alone for retry_after
  * milliseconds or, if it said nothing (0), for a while that grows with each
  * failure.  stamp is that of the file that was tried, or 0.  Returns the
- * milliseconds of it.
+ * milliseconds of it, or -1 if the lease was lost meanwhile.
  */
 int64_t ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,

@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_cdm_stop_skip_interim(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc);
+static void ngx_http_cdm_stop_alert_refusals(ngx_http_request_t *r,
+    ngx_http_cdm_stop_worker_t *worker);
 static void ngx_http_cdm_stop_conclude(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_fail(ngx_http_request_t *r,
@@ -385,9 +387,9 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
 
 
 /*
- * APIG answers 401 before CDM sees
- * the stop, so it is not the second one; whatever the body says, it is about
- * the token.  Of a 403 nothing is known like that.
+ * APIG answers 401 before CDM sees the stop, so the next one is not a second
+ * one; whatever the body says, it is about the token.  Of a 403 nothing is
+ * known like that.
  */
 
 ngx_uint_t
@@ -405,9 +407,36 @@ ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
-    return ngx_http_cdm_stop_token_drop(cdmcf->zone, &ctx->key,
-                                        ctx->generation)
-           == NGX_OK;
+    if (ngx_http_cdm_stop_token_drop(cdmcf->zone, &ctx->key, ctx->generation)
+        == NGX_OK)
+    {
+        return 1;
+    }
+
+    ngx_http_cdm_stop_alert_refusals(r, cdmcf->worker);
+
+    return 0;
+}
+
+
+/* CDM refuses whatever IAM issues: no renewal mends that */
+
+static void
+ngx_http_cdm_stop_alert_refusals(ngx_http_request_t *r,
+    ngx_http_cdm_stop_worker_t *worker)
+{
+    if (worker->refused_logged
+        && ngx_time() - worker->refused_logged < NGX_HTTP_CDM_STOP_ALERT_EVERY)
+    {
+        return;
+    }
+
+    worker->refused_logged = ngx_time();
+
+    ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
+                  "CDM refuses every token that IAM issues, IAM is not asked "
+                  "for another one: see to the endpoint and to the rights of "
+                  "the gateway's user in this project");
 }
 
 

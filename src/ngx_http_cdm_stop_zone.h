@@ -171,6 +171,10 @@ ngx_int_t ngx_http_cdm_stop_account_begin(ngx_http_cdm_stop_account_t *account,
     ngx_http_cdm_stop_lease_t *lease, int64_t now, int64_t hold,
     int64_t *retry);
 
+/* IAM refused the identity of key now */
+void ngx_http_cdm_stop_account_refused(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, int64_t now);
+
 /* gives the slot of a lease back */
 void ngx_http_cdm_stop_account_end(ngx_http_cdm_stop_account_t *account,
     ngx_http_cdm_stop_lease_t *lease);

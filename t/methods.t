@@ -46,7 +46,6 @@ my %identity = (
     domain_keys => 'method ak_sk; access_key_file %%TESTDIR%%/secrets/AK;'
         . 'secret_key_file %%TESTDIR%%/secrets/SK; domain acme; scope domain;',
     domain => password('domain'),
-    other_domain => password('domain') =~ s/cdm-gateway/second/r,
     agency => 'method agency; agency customer cdm-stop; via base1;',
     odd_agency => encode_utf8(
         qq{method agency; agency customer "q\\"\x{e9}"; via base2;}),
@@ -55,6 +54,8 @@ my %identity = (
     no_via => 'method agency; agency customer cdm-stop; via base5;',
     domain_agency => 'method agency; agency customer cdm-stop; via base6;'
         . 'scope domain;',
+    (map { ("scope_$_" => password('domain') =~ s/cdm-gateway/scope$_/r) }
+        1 .. 4),
     short_agency => 'method agency; agency customer cdm-stop; via base7;',
 );
 
@@ -66,7 +67,7 @@ my %base = map { ("base$_" => password('domain') =~ s/cdm-gateway/base$_/r) }
 $t->write_secret('secrets/wrong', $t->ledger->password);
 $base{base5} =~ s{secrets/password}{secrets/wrong};
 $iam->set(users => { acme => { map { $_ => $t->{password} }
-    'cdm-gateway', 'second', keys %base } });
+    'cdm-gateway', (map { "scope$_" } 1 .. 4), keys %base } });
 
 sub password {
     my ($scope) = @_;
@@ -238,6 +239,37 @@ for my $name (qw(keys odd_keys)) {
 }
 
 
+# a token for a domain must be one of that domain, and of no project
+
+{
+    my %token = (
+        1 => { domain => { name => 'other', id => 'a' x 32 } },
+        2 => { project => { id => 'b' x 32 } },
+        3 => { domain => undef },
+        4 => { domain => { name => ['acme'] } },
+    );
+    my %error = (
+        1 => 'a token of another domain',
+        2 => 'a token of a project and not of a domain',
+        3 => 'a token without a domain',
+        4 => 'a token of another domain',
+    );
+
+    for my $n (sort keys %token) {
+        my $project = new_project();
+
+        $iam->script({ token => $token{$n} });
+        my $answer = $t->put_stop(project => $project,
+                                  port => $t->port("scope_$n"));
+        is_refused("I02 scope domain, and $error{$n}", $answer);
+        like(join("\n", lines_of($t, '-' x 32)),
+            qr/ IAM gave no token: \Q$error{$n}\E \(.*"scope_$n"/,
+            'I02 the log tells it');
+        $iam->script;
+    }
+}
+
+
 # a token for a domain serves all of its projects
 
 for my $name (qw(domain domain_keys)) {
@@ -253,20 +285,6 @@ for my $name (qw(domain domain_keys)) {
     ($answer, @asked) = stop_by($name, $project[1]);
     is(scalar @asked, 0, "K06 $name: nothing is asked for another project");
     served("K06 $name, another project", $answer, (tokens())[-1]);
-}
-
-{
-    my $project = new_project();
-
-    $iam->script({ token => { domain => undef,
-                              project => { id => $project } }, times => 1 });
-    my $answer = $t->put_stop(project => $project,
-                              port => $t->port('other_domain'));
-
-    is_refused('I02 a token of a project instead of the domain', $answer);
-    like($t->error_log, qr/\[error\].* a token without a domain \(status 201/,
-        'I02 the log says so');
-    $iam->script;
 }
 
 

@@ -296,6 +296,13 @@ $see->renewed('D05 inject missing, the caller has none', @first,
     is("@attempts", '2 2 2 2 2 1 1 1 1 1 1 1',
         'D07 6 renewals a minute, then each 401 passes as it came');
     is(scalar posts_for($iam, $project), 7, 'D07 IAM is not flooded');
+
+    my @alerts = grep { /CDM refuses every token that IAM issues/ }
+        split /\n/, $t->error_log;
+    cmp_ok(scalar @alerts, '>=', 1, 'D07 an alert tells it');
+    cmp_ok(scalar @alerts, '<=', 4, 'D07 once for each worker');
+    $t->expect_log(qr/\[alert\] .*CDM refuses every token that IAM issues/);
+
     is($see->outcome_of($t->put_stop(project => $project))->{verdict},
         'denied', 'D07 what is not repeated is denied, too');
 
