@@ -284,9 +284,11 @@ ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
     cdmcf = ngx_http_cycle_get_module_main_conf(cycle,
                                                 ngx_http_cdm_stop_module);
 
-    if (cdmcf && cdmcf->worker) {
-        ngx_http_cdm_stop_start_renewal(cdmcf);
+    if (cdmcf == NULL || cdmcf->worker == NULL) {
+        return NGX_OK;
     }
 
-    return NGX_OK;
+    ngx_http_cdm_stop_start_renewal(cdmcf);
+
+    return ngx_http_cdm_stop_conf_protect(cdmcf->pages, cycle->log);
 }

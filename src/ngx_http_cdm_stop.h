@@ -171,6 +171,7 @@ typedef struct {
     ngx_array_t                     peers;      /* ngx_http_cdm_stop_peer_t */
     ngx_array_t                     locations;  /* all, of pointers */
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
+    void                           *pages;      /* of the configuration */
     ngx_http_cdm_stop_worker_t     *worker;
 } ngx_http_cdm_stop_main_conf_t;
 
@@ -555,6 +556,18 @@ ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
 
 
 /* configuration */
+
+/*
+ * Zeroed memory for a structure of the configuration, which lives as long as
+ * the cycle and is read-only in the workers.  Returns NULL if there is none.
+ */
+void *ngx_http_cdm_stop_conf_alloc(ngx_conf_t *cf, size_t size);
+
+/* the pages of all such structures of this cycle, once there is one */
+void *ngx_http_cdm_stop_conf_pages(void);
+
+/* makes them read-only, in a worker; NGX_ERROR if the system refuses */
+ngx_int_t ngx_http_cdm_stop_conf_protect(void *pages, ngx_log_t *log);
 
 void *ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf);
 void *ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf);

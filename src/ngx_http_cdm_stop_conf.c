@@ -24,17 +24,20 @@ ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf)
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     /*
-     * set by ngx_pcalloc():
+     * set by ngx_http_cdm_stop_conf_alloc():
      *
      *     cdmcf->zone = NULL;
      *     cdmcf->server = NULL;
      *     cdmcf->worker = NULL;
      */
 
-    cdmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_main_conf_t));
+    cdmcf = ngx_http_cdm_stop_conf_alloc(cf,
+                                        sizeof(ngx_http_cdm_stop_main_conf_t));
     if (cdmcf == NULL) {
         return NULL;
     }
+
+    cdmcf->pages = ngx_http_cdm_stop_conf_pages();
 
     if (ngx_array_init(&cdmcf->identities, cf->pool, 4,
                        sizeof(ngx_http_cdm_stop_identity_t *))
@@ -59,7 +62,7 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
     ngx_http_cdm_stop_loc_conf_t  *cdcf;
 
     /*
-     * set by ngx_pcalloc():
+     * set by ngx_http_cdm_stop_conf_alloc():
      *
      *     cdcf->identity_name = { 0, NULL };
      *     cdcf->server = NULL;
@@ -68,7 +71,8 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
      *     cdcf->own = 0;
      */
 
-    cdcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_loc_conf_t));
+    cdcf = ngx_http_cdm_stop_conf_alloc(cf,
+                                        sizeof(ngx_http_cdm_stop_loc_conf_t));
     if (cdcf == NULL) {
         return NULL;
     }

@@ -174,7 +174,7 @@ ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
     ngx_http_cdm_stop_identity_t  *identity;
 
     /*
-     * set by ngx_pcalloc():
+     * set by ngx_http_cdm_stop_conf_alloc():
      *
      *     identity->uri = { 0, NULL };
      *     identity->credentials = { { 0, NULL }, ... };
@@ -190,7 +190,8 @@ ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
      *     identity->upstream = { 0, ... };
      */
 
-    identity = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_identity_t));
+    identity = ngx_http_cdm_stop_conf_alloc(cf,
+                                        sizeof(ngx_http_cdm_stop_identity_t));
     if (identity == NULL) {
         return NULL;
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # The reference in docs/DIRECTIVES.md and the code say the same: directives,
-# settings, variables, codes, messages; and each example passes "nginx -t".
+# settings, variables, codes, messages; and each example of it, of README.md
+# and of docs/OPERATIONS.md passes "nginx -t".
 
 use strict;
 use warnings;
@@ -74,7 +75,7 @@ for my $message (run_time_messages()) {
 
 my $i = 0;
 
-for my $text ($reference, $readme) {
+for my $text ($reference, $readme, slurp("$root/docs/OPERATIONS.md")) {
     while ($text =~ /^```nginx\n(.*?)^```$/msg) {
         my $example = $1;
 
