@@ -156,18 +156,22 @@ sub load_until {
 }
 
 
+# TEST_NGINX_STEADY=300: with tokens of 30 seconds, for so many seconds
+
 subtest 'K02 tokens of six seconds under load' => sub {
+    my $seconds = $ENV{TEST_NGINX_STEADY} // 30;
+    my $life = $ENV{TEST_NGINX_STEADY} ? 30 : 6;
     my ($steady, $half, $rare, $idle) = map { new_project() } 1 .. 4;
     my $port = $t->port('half');
     my ($begin, $bad, $asked) = (time, 0, 0);
 
-    $iam->set(life => 6);
+    $iam->set(life => $life);
 
     # one that is used in each life, once, and one that is not used again
     is($t->put_stop(port => $port, project => $_)->{status}, 200, 'K02 first')
         for $rare, $idle;
 
-    for (my $i = 0; time < $begin + 13; $i++) {
+    for (my $i = 0; time < $begin + $seconds; $i++) {
         my @handles = (
             (map { $t->start_stop(project => $steady) } 1 .. 3),
             (map { $t->start_stop(project => $half, port => $port) } 1, 2));
@@ -182,8 +186,10 @@ subtest 'K02 tokens of six seconds under load' => sub {
     }
 
     is($bad, 0, 'K02 all were served');
+    note(scalar($cdm->stops) . " stops in $seconds s, " . scalar($iam->posts)
+        . ' calls of IAM');
 
-    for my $case (['steady', $steady, 3, 4.6], ['half', $half, 2, 2.6]) {
+    for my $case (['steady', $steady, 3, 0.76], ['half', $half, 2, 0.43]) {
         my ($name, $project, $first, $least) = @$case;
         my ($tokens) = issued_for($project);
 
@@ -193,7 +199,7 @@ subtest 'K02 tokens of six seconds under load' => sub {
 
         my @between = map { $tokens->[$_]{issued} - $tokens->[$_ - 1]{issued} }
             1 .. $#$tokens;
-        is( scalar(grep { $_ < $least } @between), 0,
+        is( scalar(grep { $_ < $least * $life } @between), 0,
             "K02 $name: one for each life")
             or diag("@between");
         is(longest_wait($project, $first), 0, "K02 $name: nobody waits");
