@@ -89,6 +89,7 @@ struct ngx_http_cdm_stop_identity_s {
     ngx_url_t                       url;
     ngx_str_t                       host;       /* for the Host header */
     ngx_str_t                       path;       /* of the token API */
+    ngx_str_t                       resolve;    /* the name, or empty */
     ngx_http_cdm_stop_credentials_t credentials;
     ngx_str_t                       password_file;
     ngx_str_t                       access_key_file;

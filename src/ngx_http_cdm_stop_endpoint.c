@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_cdm_stop_endpoint_target(ngx_conf_t *cf,
 static ngx_uint_t ngx_http_cdm_stop_endpoint_legal(ngx_str_t *uri);
 static ngx_int_t ngx_http_cdm_stop_endpoint_upstream(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
+static ngx_int_t ngx_http_cdm_stop_endpoint_resolve(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity);
 static ngx_int_t ngx_http_cdm_stop_endpoint_ssl(ngx_conf_t *cf,
     ngx_http_cdm_stop_identity_t *identity);
 static ngx_int_t ngx_http_cdm_stop_endpoint_digest(
@@ -158,6 +160,10 @@ ngx_http_cdm_stop_endpoint_upstream(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    if (ngx_http_cdm_stop_endpoint_resolve(cf, identity) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     /*
      * Each is for one step: the whole has a deadline of its own, within which
      * there is time for an address that does not answer, and for another.
@@ -184,6 +190,43 @@ ngx_http_cdm_stop_endpoint_upstream(ngx_conf_t *cf,
     if (identity->ssl) {
         return ngx_http_cdm_stop_endpoint_ssl(cf, identity);
     }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A name is looked up again for each exchange, where there is a resolver.  It
+ * ends with a dot then, which resolvers cut, since core would find the group
+ * of addresses above by the name without one.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_endpoint_resolve(ngx_conf_t *cf,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    u_char     *p;
+    ngx_str_t  *host;
+
+    host = &identity->url.host;
+
+    if (host->data[0] == '['
+        || host->data[host->len - 1] == '.'
+        || ngx_inet_addr(host->data, host->len) != INADDR_NONE)
+    {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(cf->pool, host->len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    identity->resolve.data = p;
+    identity->resolve.len = host->len + 1;
+
+    p = ngx_cpymem(p, host->data, host->len);
+    *p = '.';
 
     return NGX_OK;
 }

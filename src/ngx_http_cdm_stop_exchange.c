@@ -11,6 +11,8 @@
 #include "ngx_http_cdm_stop_fetch.h"
 
 
+static ngx_int_t ngx_http_cdm_stop_exchange_resolve(ngx_http_request_t *r,
+    ngx_http_cdm_stop_identity_t *identity);
 static void ngx_http_cdm_stop_exchange_cleanup(void *data);
 static ngx_int_t ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r);
 static ngx_buf_t *ngx_http_cdm_stop_exchange_request(
@@ -81,6 +83,10 @@ ngx_http_cdm_stop_exchange(ngx_http_cdm_stop_fetch_t *f)
         ngx_str_set(&u->schema, "http://");
     }
 
+    if (ngx_http_cdm_stop_exchange_resolve(r, f->identity) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     u->create_request = ngx_http_cdm_stop_exchange_create;
     u->reinit_request = ngx_http_cdm_stop_exchange_reinit;
     u->process_header = ngx_http_cdm_stop_exchange_status_line;
@@ -90,6 +96,42 @@ ngx_http_cdm_stop_exchange(ngx_http_cdm_stop_fetch_t *f)
     u->input_filter_init = ngx_http_cdm_stop_exchange_filter_init;
     u->input_filter = ngx_http_cdm_stop_exchange_filter;
     u->input_filter_ctx = r;
+
+    return NGX_OK;
+}
+
+
+/* without a resolver the addresses are those of the start of nginx */
+
+static ngx_int_t
+ngx_http_cdm_stop_exchange_resolve(ngx_http_request_t *r,
+    ngx_http_cdm_stop_identity_t *identity)
+{
+    ngx_http_core_loc_conf_t       *clcf;
+    ngx_http_upstream_resolved_t   *resolved;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (identity->resolve.len == 0
+        || identity->upstream.upstream->servers
+        || clcf->resolver == NULL
+        || clcf->resolver->connections.nelts == 0)
+    {
+        /* an address, a group of the configuration's own, or no resolver */
+
+        return NGX_OK;
+    }
+
+    resolved = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_resolved_t));
+    if (resolved == NULL) {
+        return NGX_ERROR;
+    }
+
+    resolved->host = identity->resolve;
+    resolved->port = identity->url.port;
+    resolved->no_port = identity->url.no_port;
+
+    r->upstream->resolved = resolved;
 
     return NGX_OK;
 }
