@@ -71,6 +71,13 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
       offsetof(ngx_http_cdm_stop_loc_conf_t, verify),
       &ngx_http_cdm_stop_verify },
 
+    { ngx_string("cdm_stop_principal"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_cdm_stop_loc_conf_t, principal),
+      NULL },
+
     { ngx_string("cdm_stop_inject"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_http_cdm_stop_set_enum,

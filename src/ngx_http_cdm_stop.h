@@ -18,6 +18,7 @@
 #include "ngx_http_cdm_stop_time.h"
 #include "ngx_http_cdm_stop_token.h"
 #include "ngx_http_cdm_stop_verdict.h"
+#include "ngx_http_cdm_stop_verified.h"
 
 
 #if !(NGX_HTTP_SSL)
@@ -46,7 +47,7 @@
 #define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
 
 /* the longest record: all fields at their bounds, each byte as \uXXXX */
-#define NGX_HTTP_CDM_STOP_RECORD_LEN      32768
+#define NGX_HTTP_CDM_STOP_RECORD_LEN      49152
 
 
 typedef enum {
@@ -102,6 +103,7 @@ struct ngx_http_cdm_stop_identity_s {
     ngx_msec_t                      timeout;
     ngx_msec_t                      hold;
     ngx_msec_t                      margin;
+    ngx_msec_t                      verify_cache;
     ngx_uint_t                      refresh_ahead;  /* percent */
     ngx_http_cdm_stop_terms_t       terms;          /* of all these */
 
@@ -153,9 +155,11 @@ typedef struct {
     ngx_queue_t                     groups;     /* of waiting requests */
     ngx_event_t                     renew;
     ngx_uint_t                      waiting;
+    time_t                          verify_logged;
     ngx_uint_t                      lost;       /* records */
     time_t                          lost_logged;
     time_t                          refused_logged;
+    u_char                          facts[NGX_HTTP_CDM_STOP_FACTS_LEN];
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_LEN];
 } ngx_http_cdm_stop_worker_t;
 
@@ -181,6 +185,7 @@ typedef struct {
     ngx_http_cdm_stop_identity_t   *identity;   /* NULL is off */
     ngx_str_t                       identity_name;
     ngx_uint_t                      verify;
+    ngx_http_complex_value_t       *principal;
     ngx_uint_t                      inject;
     ngx_uint_t                      other;
     ngx_flag_t                      anonymous;
@@ -194,6 +199,16 @@ typedef struct {
     ngx_http_cdm_stop_place_t       place;      /* of cdm_stop */
     unsigned                        own:1;      /* not inherited */
 } ngx_http_cdm_stop_loc_conf_t;
+
+
+/*
+ * Looks for what a request needs of IAM, by ctx->key, and sees to it that
+ * somebody asks for it.  Returns NGX_AGAIN while that is under way.
+ */
+
+typedef ngx_int_t (*ngx_http_cdm_stop_look_pt)(
+    ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_ctx_t *ctx,
+    ngx_http_cdm_stop_found_t *found);
 
 
 typedef struct {
@@ -234,8 +249,9 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_http_cdm_stop_fingerprint_t token_fp;
     uint64_t                        generation;
 
-    /* waiting for IAM */
+    /* waiting for IAM, in a group of requests with the same key */
 
+    ngx_http_cdm_stop_look_pt       look;
     ngx_queue_t                     queue;
     ngx_event_t                     wake;
     int64_t                         wait_start;
@@ -265,6 +281,8 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_uint_t                      attempts;
 
     unsigned                        body_read:1;
+    unsigned                        verifying:1; /* key is its token's */
+    unsigned                        verify_late:1;  /* waited for that */
     unsigned                        identified:1;
     unsigned                        decided:1;
     unsigned                        waiting:1;
@@ -345,6 +363,10 @@ extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_token;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_method;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_request;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_early_data;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_credentials;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_valid;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_project;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_verified;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_project;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_subrequest;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_token;
@@ -418,11 +440,27 @@ ngx_uint_t ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded);
 /* who asks for a stop, and whether this caller may have it */
 
 /*
+ * Whether the request has what identifies its caller, before its body is read.
+ * Returns NGX_OK, with ctx->caller.principal filled where another mechanism
+ * names the caller, or the status of an answer that refuses it.
+ */
+ngx_int_t ngx_http_cdm_stop_credentials(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/*
  * Fills ctx->caller.  Returns NGX_OK, NGX_AGAIN if the request now waits for
  * IAM and will be resumed, or the status of an answer that refuses it.
  */
 ngx_int_t ngx_http_cdm_stop_identify(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
+
+/* CDM refused the caller's own token: what is known of it does not hold */
+void ngx_http_cdm_stop_forget_caller(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
+/* ctx->look of a caller's token; facts get to worker->facts with NGX_OK */
+ngx_int_t ngx_http_cdm_stop_verify_look(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_found_t *found);
 
 /* NGX_OK, or the status of an answer that refuses the stop */
 ngx_int_t ngx_http_cdm_stop_enforce(ngx_http_request_t *r,
@@ -436,12 +474,25 @@ ngx_int_t ngx_http_cdm_stop_refuse_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
 /*
- * Returns NGX_OK if there is a token, NGX_AGAIN if the request now waits and
- * will be resumed, NGX_BUSY with ctx->retry_after and ctx->fail if IAM is left
- * alone for now or the time is up, NGX_ERROR.
+ * Returns what ctx->look does: NGX_OK if there is a token, NGX_AGAIN if the
+ * request now waits and will be resumed, NGX_BUSY with ctx->retry_after and
+ * ctx->fail if IAM is left alone for now or the time is up, NGX_ERROR.
  */
 ngx_int_t ngx_http_cdm_stop_wait(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
+
+/* ctx->look of a token of the gateway's */
+ngx_int_t ngx_http_cdm_stop_look(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_found_t *found);
+
+/* finds a token or sees to it that somebody asks for one: NGX_AGAIN then */
+ngx_int_t ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
+    ngx_http_cdm_stop_found_t *found);
+
+/* whether the gateway gets tokens of the project at all */
+ngx_uint_t ngx_http_cdm_stop_serves(ngx_http_cdm_stop_identity_t *identity,
+    ngx_str_t *project);
 
 /* runs the wake handler of a request that does not wait, soon */
 void ngx_http_cdm_stop_wake_later(ngx_http_request_t *r,
@@ -474,6 +525,13 @@ void ngx_http_cdm_stop_wake(ngx_http_cdm_stop_main_conf_t *cdmcf,
 ngx_int_t ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
     ngx_http_cdm_stop_lease_t *lease);
+
+/*
+ * Asks IAM about the caller's token with the lease in found, in the same
+ * manner.
+ */
+ngx_int_t ngx_http_cdm_stop_fetch_verify(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_found_t *found);
 
 
 /* forwarding */
@@ -643,6 +701,10 @@ ngx_http_upstream_conf_t *ngx_http_cdm_stop_proxy_conf(void **loc_conf);
 
 /* checks that need the whole configuration; logs and returns NGX_ERROR */
 ngx_int_t ngx_http_cdm_stop_check(ngx_conf_t *cf);
+
+/* those of who may call, of one guarded location */
+ngx_int_t ngx_http_cdm_stop_check_callers(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf);
 
 /* logs a message with the file and the line of an earlier directive */
 void ngx_cdecl ngx_http_cdm_stop_conf_error(ngx_conf_t *cf, ngx_uint_t level,

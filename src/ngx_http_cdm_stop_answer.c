@@ -16,6 +16,8 @@
 
 static ngx_table_elt_t *ngx_http_cdm_stop_push_header(ngx_http_request_t *r,
     char *key, ngx_str_t *value);
+static ngx_int_t ngx_http_cdm_stop_set_authenticate(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_set_retry_after(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
@@ -46,6 +48,28 @@ const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_early_data =
     NGX_HTTP_CDM_STOP_ERROR(425, "0006",
         "A stop is not accepted in TLS early data. Send it again after the "
         "handshake.");
+
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_credentials =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_UNAUTHORIZED, "0101",
+        "Nothing tells who you are. Send a token of IAM, for the project of "
+        "the job, in the header X-Auth-Token, or identify yourself as the "
+        "gateway's operator says.");
+
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_valid =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_UNAUTHORIZED, "0102",
+        "IAM does not accept your X-Auth-Token: it is not whole, has ended, "
+        "or was revoked. Get a new one.");
+
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_project =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_FORBIDDEN, "0202",
+        "Your X-Auth-Token is not one of the project in the target. Get a "
+        "token with the scope of that project.");
+
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_verified =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_SERVICE_UNAVAILABLE, "0302",
+        "Your X-Auth-Token could not be verified: IAM is unreachable, slow "
+        "or throttling, or its answer is not usable. The stop was not sent. "
+        "Try again later.");
 
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_project =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_FORBIDDEN, "0203",
@@ -185,11 +209,44 @@ ngx_http_cdm_stop_set_answer(ngx_http_request_t *r,
         }
     }
 
+    if (error->status == NGX_HTTP_UNAUTHORIZED
+        && ngx_http_cdm_stop_set_authenticate(r, ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (ngx_http_cdm_stop_set_retry_after(r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
 
     return ngx_http_cdm_stop_set_request_id(r, ctx);
+}
+
+
+/* where to get a token, as Keystone's own middleware says it */
+
+static ngx_int_t
+ngx_http_cdm_stop_set_authenticate(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_str_t  value, *uri;
+
+    uri = &ctx->conf->identity->uri;
+
+    value.len = sizeof("Keystone uri=\"\"") - 1 + uri->len;
+
+    value.data = ngx_pnalloc(r->pool, value.len);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf(value.data, "Keystone uri=\"%V\"", uri);
+
+    if (ngx_http_cdm_stop_push_header(r, "WWW-Authenticate", &value) == NULL) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -16,8 +16,6 @@
 
 static ngx_int_t ngx_http_cdm_stop_check_guard(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
-static ngx_int_t ngx_http_cdm_stop_check_callers(ngx_conf_t *cf,
-    ngx_http_cdm_stop_loc_conf_t *cdcf);
 static ngx_int_t ngx_http_cdm_stop_check_audit(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 static ngx_int_t ngx_http_cdm_stop_check_proxy(ngx_conf_t *cf,
@@ -109,44 +107,6 @@ ngx_http_cdm_stop_check_guard(ngx_conf_t *cf,
     }
 
     ngx_http_cdm_stop_check_siblings(cf, cdcf);
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_cdm_stop_check_callers(ngx_conf_t *cf,
-    ngx_http_cdm_stop_loc_conf_t *cdcf)
-{
-    if (cdcf->verify != NGX_HTTP_CDM_STOP_VERIFY_OFF) {
-        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &cdcf->place,
-                                     "verification of callers is not "
-                                     "available in this version, write "
-                                     "\"cdm_stop_verify off;\" beside "
-                                     "\"cdm_stop\"");
-        return NGX_ERROR;
-    }
-
-    if (cdcf->inject == NGX_HTTP_CDM_STOP_INJECT_OFF) {
-        return NGX_OK;
-    }
-
-    if (!cdcf->anonymous) {
-        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &cdcf->place,
-                                     "nothing identifies the callers of "
-                                     "\"cdm_stop\", and all would stop jobs "
-                                     "with the gateway's token; write "
-                                     "\"cdm_stop_anonymous on;\" if other "
-                                     "means keep strangers out");
-        return NGX_ERROR;
-    }
-
-    if (cdcf->own) {
-        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
-                                     "everyone who reaches this \"cdm_stop\" "
-                                     "stops jobs with the gateway's token, "
-                                     "see to it that only those do who may");
-    }
 
     return NGX_OK;
 }

@@ -79,6 +79,7 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
 
     cdcf->identity = NGX_CONF_UNSET_PTR;
     cdcf->verify = NGX_CONF_UNSET_UINT;
+    cdcf->principal = NGX_CONF_UNSET_PTR;
     cdcf->inject = NGX_CONF_UNSET_UINT;
     cdcf->other = NGX_CONF_UNSET_UINT;
     cdcf->anonymous = NGX_CONF_UNSET;
@@ -117,6 +118,7 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->identity, prev->identity, NULL);
     ngx_conf_merge_uint_value(conf->verify, prev->verify,
                               NGX_HTTP_CDM_STOP_VERIFY_REQUIRED);
+    ngx_conf_merge_ptr_value(conf->principal, prev->principal, NULL);
     ngx_conf_merge_uint_value(conf->inject, prev->inject,
                               NGX_HTTP_CDM_STOP_INJECT_ALWAYS);
     ngx_conf_merge_uint_value(conf->other, prev->other,

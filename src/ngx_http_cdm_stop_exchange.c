@@ -165,7 +165,8 @@ ngx_http_cdm_stop_exchange_create(ngx_http_request_t *r)
 
     ngx_str_null(&body);
 
-    if (credentials.method != NGX_HTTP_CDM_STOP_FILE
+    if (f->subject.len == 0
+        && credentials.method != NGX_HTTP_CDM_STOP_FILE
         && ngx_http_cdm_stop_iam_body(r->pool, &credentials, &body) != NGX_OK)
     {
         return NGX_ERROR;
@@ -222,7 +223,7 @@ ngx_http_cdm_stop_exchange_request(ngx_http_cdm_stop_fetch_t *f,
                  "X-Subject-Token: " CRLF
                  "Connection: close" CRLF CRLF) - 1
           + f->identity->path.len + f->identity->host.len + NGX_SIZE_T_LEN
-          + 2 * f->auth.len + body->len;
+          + 2 * f->auth.len + f->subject.len + body->len;
 
     b = ngx_create_temp_buf(f->request->pool, len);
     if (b == NULL) {
@@ -249,7 +250,8 @@ ngx_http_cdm_stop_exchange_request(ngx_http_cdm_stop_fetch_t *f,
     }
 
     if (f->auth.len && body->len == 0) {
-        b->last = ngx_sprintf(b->last, "X-Subject-Token: %V" CRLF, &f->auth);
+        b->last = ngx_sprintf(b->last, "X-Subject-Token: %V" CRLF,
+                              f->subject.len ? &f->subject : &f->auth);
     }
 
     b->last = ngx_cpymem(b->last, "Connection: close" CRLF CRLF,
@@ -566,6 +568,10 @@ ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f)
 
     if (f->auth.data) {
         ngx_explicit_memzero(f->auth.data, f->auth.len);
+    }
+
+    if (f->subject.data) {
+        ngx_explicit_memzero(f->subject.data, f->subject.len);
     }
 
     if (f->answer.token.data) {

@@ -11,12 +11,14 @@
 #include "ngx_http_cdm_stop_fetch.h"
 
 
-#define NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN  256
-
-
-static ngx_connection_t *ngx_http_cdm_stop_fetch_connection(ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_fetch_start(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c);
 static ngx_int_t ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
     ngx_connection_t *c);
+static ngx_int_t ngx_http_cdm_stop_fetch_subject(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c);
+static ngx_int_t ngx_http_cdm_stop_fetch_copy(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c, ngx_http_cdm_stop_key_t *key);
 static ngx_int_t ngx_http_cdm_stop_fetch_request(
     ngx_http_cdm_stop_fetch_t *f, ngx_connection_t *c);
 static u_char *ngx_http_cdm_stop_fetch_log(ngx_log_t *log, u_char *buf,
@@ -26,7 +28,6 @@ static void ngx_http_cdm_stop_fetch_give_up(ngx_connection_t *c);
 static void ngx_http_cdm_stop_fetch_deadline(ngx_event_t *ev);
 static void ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_grant_t *grant);
-static int64_t ngx_http_cdm_stop_fetch_retry(ngx_http_cdm_stop_fetch_t *f);
 static void ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_fail_e fail, const char *error);
 static ngx_http_cdm_stop_fail_e ngx_http_cdm_stop_fetch_reason(
@@ -42,33 +43,93 @@ ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_fetch_t  *f;
 
     c = ngx_http_cdm_stop_fetch_connection(ngx_cycle->log);
-    if (c == NULL) {
-        goto failed;
+
+    f = c ? ngx_pcalloc(c->pool, sizeof(ngx_http_cdm_stop_fetch_t)) : NULL;
+
+    if (f) {
+        f->cdmcf = cdmcf;
+        f->identity = identity;
+        f->key = *key;
+        f->lease = *lease;
+
+        if (ngx_http_cdm_stop_fetch_start(f, c) == NGX_OK) {
+            return NGX_OK;
+        }
     }
 
-    f = ngx_pcalloc(c->pool, sizeof(ngx_http_cdm_stop_fetch_t));
-    if (f == NULL) {
+    if (c) {
         ngx_http_close_connection(c);
-        goto failed;
     }
 
-    f->cdmcf = cdmcf;
-    f->identity = identity;
-    f->key = *key;
-    f->lease = *lease;
+    (void) ngx_http_cdm_stop_token_failed(cdmcf->zone, key, lease,
+                                          &identity->terms,
+                                          NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
+                                          0,
+                              ngx_http_cdm_stop_token_file_stamp(identity));
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_fetch_verify(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_found_t *found)
+{
+    ngx_connection_t              *c;
+    ngx_http_cdm_stop_fetch_t     *f;
+    ngx_http_cdm_stop_identity_t  *identity;
+
+    identity = ctx->conf->identity;
+
+    c = ngx_http_cdm_stop_fetch_connection(ngx_cycle->log);
+
+    f = c ? ngx_pcalloc(c->pool, sizeof(ngx_http_cdm_stop_fetch_t)) : NULL;
+
+    if (f) {
+        f->cdmcf = cdmcf;
+        f->identity = identity;
+        f->key = ctx->key;
+        f->lease = found->lease;
+        f->subject = ctx->caller_token;
+        f->by_gateway = found->by_gateway;
+
+        ngx_http_cdm_stop_identity_key(identity, ctx->target.project.data,
+                                       &f->by);
+
+        if (ngx_http_cdm_stop_fetch_start(f, c) == NGX_OK) {
+            return NGX_OK;
+        }
+    }
+
+    if (c) {
+        ngx_http_close_connection(c);
+    }
+
+    (void) ngx_http_cdm_stop_verified_failed(cdmcf->zone, identity->digest,
+                                             &ctx->key, &found->lease,
+                                             NGX_HTTP_CDM_STOP_FAIL_ANSWER, 0);
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_fetch_start(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c)
+{
+    f->start = ngx_http_cdm_stop_now();
+
+    c->read->handler = ngx_http_cdm_stop_fetch_event;
 
     if (ngx_http_cdm_stop_fetch_auth(f, c) != NGX_OK
         || ngx_http_cdm_stop_fetch_request(f, c) != NGX_OK)
     {
-        ngx_http_close_connection(c);
-        goto failed;
+        return NGX_ERROR;
     }
 
     f->deadline.handler = ngx_http_cdm_stop_fetch_deadline;
     f->deadline.data = f;
     f->deadline.log = c->log;
 
-    ngx_add_timer(&f->deadline, identity->timeout);
+    ngx_add_timer(&f->deadline, f->identity->timeout);
 
     /* whatever happens from here on is told by the callbacks of upstream */
 
@@ -86,89 +147,6 @@ ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_run_posted_requests(c);
 
     return NGX_OK;
-
-failed:
-
-    (void) ngx_http_cdm_stop_token_failed(cdmcf->zone, key, lease,
-                                          &identity->terms,
-                                          NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
-                                          0,
-                              ngx_http_cdm_stop_token_file_stamp(identity));
-    return NGX_ERROR;
-}
-
-
-/*
- * A real descriptor, since the core closes it, and may even read from it, as
- * it does with any other; its other end is closed at once.
- */
-
-static ngx_connection_t *
-ngx_http_cdm_stop_fetch_connection(ngx_log_t *log)
-{
-    ngx_socket_t       s[2];
-    ngx_connection_t  *c;
-
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, s) == -1) {
-        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
-                      "socketpair() failed while requesting IAM token");
-        return NULL;
-    }
-
-    if (ngx_close_socket(s[1]) == -1) {
-        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
-                      ngx_close_socket_n " failed");
-    }
-
-    c = NULL;
-
-    if (ngx_nonblocking(s[0]) == -1) {
-        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
-                      ngx_nonblocking_n " failed");
-
-    } else {
-        c = ngx_get_connection(s[0], log);
-    }
-
-    if (c == NULL) {
-        goto failed;
-    }
-
-    c->pool = ngx_create_pool(4096, log);
-    if (c->pool == NULL) {
-        ngx_free_connection(c);
-        goto failed;
-    }
-
-    /* core would set options of TCP on it */
-
-    c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
-    c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
-
-    c->recv = ngx_recv;
-    c->send = ngx_send;
-    c->recv_chain = ngx_recv_chain;
-    c->send_chain = ngx_send_chain;
-    c->read->handler = ngx_http_cdm_stop_fetch_event;
-    c->write->handler = ngx_http_empty_handler;
-    c->write->ready = 1;
-    c->start_time = ngx_current_msec;
-    c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);
-
-#if (NGX_STAT_STUB)
-    (void) ngx_atomic_fetch_add(ngx_stat_active, 1);
-#endif
-
-    return c;
-
-failed:
-
-    if (ngx_close_socket(s[0]) == -1) {
-        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
-                      ngx_close_socket_n " failed");
-    }
-
-    return NULL;
 }
 
 
@@ -183,6 +161,10 @@ ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
 
     identity = f->identity;
 
+    if (f->subject.len) {
+        return ngx_http_cdm_stop_fetch_subject(f, c);
+    }
+
     if (identity->credentials.method == NGX_HTTP_CDM_STOP_FILE) {
         return ngx_http_cdm_stop_read_token_file(identity, c->pool, &f->auth,
                                                  &f->stamp, ngx_cycle->log);
@@ -192,14 +174,52 @@ ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
         return NGX_OK;
     }
 
+    ngx_http_cdm_stop_identity_key(identity->via, NULL, &key);
+
+    return ngx_http_cdm_stop_fetch_copy(f, c, &key);
+}
+
+
+/*
+ * The token that is asked about outlives the request that sent it.  Everybody
+ * may ask about a token by itself; about others the gateway may, if it has
+ * the right.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_fetch_subject(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(c->pool, f->subject.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(p, f->subject.data, f->subject.len);
+    f->subject.data = p;
+
+    if (f->by_gateway) {
+        return ngx_http_cdm_stop_fetch_copy(f, c, &f->by);
+    }
+
+    f->auth = f->subject;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_fetch_copy(ngx_http_cdm_stop_fetch_t *f,
+    ngx_connection_t *c, ngx_http_cdm_stop_key_t *key)
+{
     f->auth.data = ngx_pnalloc(c->pool, NGX_HTTP_CDM_STOP_TOKEN_LEN);
     if (f->auth.data == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_http_cdm_stop_identity_key(identity->via, NULL, &key);
-
-    f->auth.len = ngx_http_cdm_stop_token_copy(f->cdmcf->zone, &key,
+    f->auth.len = ngx_http_cdm_stop_token_copy(f->cdmcf->zone, key,
                                                f->auth.data,
                                                NGX_HTTP_CDM_STOP_TOKEN_LEN,
                                                &f->generation);
@@ -292,9 +312,13 @@ ngx_http_cdm_stop_fetch_log(ngx_log_t *log, u_char *buf, size_t len)
     f = (ngx_http_cdm_stop_fetch_t *)
             ((u_char *) ctx - offsetof(ngx_http_cdm_stop_fetch_t, log_ctx));
 
-    p = ngx_snprintf(buf, len, " while requesting IAM token, identity: \"%V\", "
-                     "project: \"%*s\"", &f->identity->name,
-                     (size_t) NGX_HTTP_CDM_STOP_PROJECT_LEN, f->key.project);
+    p = ngx_snprintf(buf, len, " while %s, identity: \"%V\", "
+                     "project: \"%*s\"",
+                     f->subject.len ? "asking IAM about a caller's token"
+                                    : "requesting IAM token",
+                     &f->identity->name,
+                     (size_t) NGX_HTTP_CDM_STOP_PROJECT_LEN,
+                     f->subject.len ? f->by.project : f->key.project);
     len -= p - buf;
     buf = p;
 
@@ -375,6 +399,11 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 
     if (f->deadline.timer_set) {
         ngx_del_timer(&f->deadline);
+    }
+
+    if (f->subject.len) {
+        ngx_http_cdm_stop_verify_end(f, rc);
+        return;
     }
 
     if (rc != NGX_OK || !f->complete) {
@@ -544,9 +573,7 @@ ngx_http_cdm_stop_fetch_reason(ngx_http_cdm_stop_fetch_t *f)
 }
 
 
-/* milliseconds of Retry-After, 0 if IAM said nothing that makes sense */
-
-static int64_t
+int64_t
 ngx_http_cdm_stop_fetch_retry(ngx_http_cdm_stop_fetch_t *f)
 {
     time_t  now;
@@ -575,10 +602,9 @@ static void
 ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_fail_e fail, const char *error)
 {
-    u_char     *p, text[6 * NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN];
-    u_char      buf[NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN];
-    int64_t     rest;
-    ngx_str_t   message, *secret;
+    size_t   len;
+    u_char   text[NGX_HTTP_CDM_STOP_IAM_TEXT_LEN];
+    int64_t  rest;
 
     rest = ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
                                           &f->identity->terms, fail,
@@ -605,7 +631,31 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
         return;
     }
 
-    /* a message of IAM may echo what it was sent */
+    len = ngx_http_cdm_stop_fetch_message(f, text);
+
+    if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
+        ngx_log_error(NGX_LOG_ALERT, &f->log, 0,
+                      "IAM refuses the gateway: status %ui, message \"%*s\", "
+                      "next try in %L s or after a reload with other "
+                      "credentials",
+                      f->answer.status, len, text, rest / 1000);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, &f->log, 0,
+                  "IAM gave no token: %s (status %ui, message \"%*s\"), "
+                  "next try in %L ms",
+                  error, f->answer.status, len, text, rest);
+}
+
+
+/* a message of IAM may echo what it was sent */
+
+size_t
+ngx_http_cdm_stop_fetch_message(ngx_http_cdm_stop_fetch_t *f, u_char *text)
+{
+    u_char     *p, buf[NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN];
+    ngx_str_t   message, *secret;
 
     message.data = buf;
     message.len = ngx_http_cdm_stop_iam_message(&f->answer.body, buf,
@@ -614,24 +664,13 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
 
     ngx_http_cdm_stop_redact(&message, secret);
 
-    p = ngx_http_cdm_stop_json_text(text, text + sizeof(text), &message,
-                                    sizeof(buf));
-    if (p == NULL) {
-        p = text;
+    if (f->subject.len && f->by_gateway) {
+        ngx_http_cdm_stop_redact(&message, &f->subject);
     }
 
-    if (fail == NGX_HTTP_CDM_STOP_FAIL_REFUSED) {
-        ngx_log_error(NGX_LOG_ALERT, &f->log, 0,
-                      "IAM refuses the gateway: status %ui, message \"%*s\", "
-                      "next try in %L s or after a reload with other "
-                      "credentials",
-                      f->answer.status, (size_t) (p - text), text,
-                      rest / 1000);
-        return;
-    }
+    p = ngx_http_cdm_stop_json_text(text,
+                                    text + NGX_HTTP_CDM_STOP_IAM_TEXT_LEN,
+                                    &message, sizeof(buf));
 
-    ngx_log_error(NGX_LOG_ERR, &f->log, 0,
-                  "IAM gave no token: %s (status %ui, message \"%*s\"), "
-                  "next try in %L ms",
-                  error, f->answer.status, (size_t) (p - text), text, rest);
+    return p ? (size_t) (p - text) : 0;
 }

@@ -14,6 +14,11 @@
 #include "ngx_http_cdm_stop.h"
 
 
+#define NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN  256
+#define NGX_HTTP_CDM_STOP_IAM_TEXT_LEN                                        \
+    (6 * NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN)
+
+
 /*
  * One exchange with IAM.  It is a request without a client, on a connection
  * of its own whose other end is closed, with nginx's upstream as its content:
@@ -33,6 +38,8 @@ typedef struct {
     ngx_http_connection_t            hc;
     ngx_http_addr_conf_t             addr_conf;
 
+    ngx_str_t                        subject;   /* a caller's token; wiped */
+    ngx_http_cdm_stop_key_t          by;        /* who asks about it */
     ngx_str_t                        auth;      /* X-Auth-Token; wiped */
     uint64_t                         generation;/* of it, if it is a via's */
     uint64_t                         stamp;     /* of its file */
@@ -41,15 +48,24 @@ typedef struct {
     ngx_http_chunked_t               chunked;
     ngx_http_cdm_stop_iam_answer_t   answer;
     size_t                           body_size;
+    int64_t                          start;
     int64_t                          retry_after;   /* milliseconds */
     time_t                           retry_date;
 
+    unsigned                         by_gateway:1;
     unsigned                         complete:1;
     unsigned                         encoded:1;
     unsigned                         timedout:1;
     unsigned                         ended:1;
 } ngx_http_cdm_stop_fetch_t;
 
+
+/*
+ * A connection with a pool for such a request.  It has a real descriptor,
+ * since the core closes it, and may even read from it, as it does with any
+ * other.  NULL if there is none to be had.
+ */
+ngx_connection_t *ngx_http_cdm_stop_fetch_connection(ngx_log_t *log);
 
 /*
  * Makes nginx's upstream, with the callbacks of an HTTP client, the content
@@ -73,6 +89,21 @@ void ngx_http_cdm_stop_fetch_credentials(ngx_http_cdm_stop_fetch_t *f,
  * rc is NGX_OK if the exchange came to its end.
  */
 void ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc);
+
+
+/* the same for an exchange about a caller's token */
+void ngx_http_cdm_stop_verify_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc);
+
+/* milliseconds of Retry-After, 0 if IAM said nothing that makes sense */
+int64_t ngx_http_cdm_stop_fetch_retry(ngx_http_cdm_stop_fetch_t *f);
+
+/*
+ * Writes the message of IAM's answer to text, of
+ * NGX_HTTP_CDM_STOP_IAM_TEXT_LEN bytes, without what it repeats of a secret
+ * and escaped for a log.  Returns its length.
+ */
+size_t ngx_http_cdm_stop_fetch_message(ngx_http_cdm_stop_fetch_t *f,
+    u_char *text);
 
 
 #endif /* _NGX_HTTP_CDM_STOP_FETCH_H_INCLUDED_ */

@@ -24,8 +24,6 @@ static ngx_int_t ngx_http_cdm_stop_steps(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_choose_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
-static ngx_uint_t ngx_http_cdm_stop_serves(
-    ngx_http_cdm_stop_identity_t *identity, ngx_str_t *project);
 static ngx_int_t ngx_http_cdm_stop_obtain_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
@@ -220,7 +218,7 @@ ngx_http_cdm_stop_decide(ngx_http_request_t *r,
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_early_data);
     }
 
-    return NGX_OK;
+    return ngx_http_cdm_stop_credentials(r, ctx);
 }
 
 
@@ -389,7 +387,7 @@ ngx_http_cdm_stop_choose_token(ngx_http_request_t *r,
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_cdm_stop_serves(ngx_http_cdm_stop_identity_t *identity,
     ngx_str_t *project)
 {
@@ -420,6 +418,8 @@ ngx_http_cdm_stop_obtain_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
     ngx_int_t  rc;
+
+    ctx->look = ngx_http_cdm_stop_look;
 
     rc = ngx_http_cdm_stop_wait(r, ctx);
 

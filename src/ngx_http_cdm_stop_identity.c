@@ -12,6 +12,11 @@
 
 #define NGX_HTTP_CDM_STOP_IAM_TIMEOUT  5000
 
+/* the longest trust in one verification of a caller's token, and its bounds */
+#define NGX_HTTP_CDM_STOP_VERIFY_CACHE      60000
+#define NGX_HTTP_CDM_STOP_VERIFY_CACHE_MIN  1000
+#define NGX_HTTP_CDM_STOP_VERIFY_CACHE_MAX  86400000
+
 /* renewed in the last fifth of a token's life */
 #define NGX_HTTP_CDM_STOP_AHEAD        20
 
@@ -87,6 +92,9 @@ static ngx_http_cdm_stop_setting_t  ngx_http_cdm_stop_settings[] = {
 
     { ngx_string("hold"), ngx_conf_set_msec_slot,
       offsetof(ngx_http_cdm_stop_identity_t, hold), 0 },
+
+    { ngx_string("verify_cache"), ngx_conf_set_msec_slot,
+      offsetof(ngx_http_cdm_stop_identity_t, verify_cache), 0 },
 
     { ngx_string("verify"), ngx_conf_set_flag_slot,
       offsetof(ngx_http_cdm_stop_identity_t, verify), 0 },
@@ -205,6 +213,7 @@ ngx_http_cdm_stop_identity_create(ngx_conf_t *cf, ngx_str_t *name)
     identity->credentials.domain_scope = NGX_CONF_UNSET_UINT;
     identity->hold = NGX_CONF_UNSET_MSEC;
     identity->margin = NGX_CONF_UNSET_MSEC;
+    identity->verify_cache = NGX_CONF_UNSET_MSEC;
     identity->refresh_ahead = NGX_CONF_UNSET_UINT;
     identity->any_project = NGX_CONF_UNSET;
     identity->verify = NGX_CONF_UNSET;
@@ -409,6 +418,7 @@ ngx_http_cdm_stop_identity_terms(ngx_http_cdm_stop_identity_t *identity)
     terms->margin = (identity->margin == NGX_CONF_UNSET_MSEC)
                     ? -1 : (int64_t) identity->margin;
     terms->ahead = identity->refresh_ahead;
+    terms->verify_cache = identity->verify_cache;
     terms->any_project = (identity->any_project == 1);
 }
 
@@ -425,6 +435,8 @@ ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
     ngx_conf_init_msec_value(identity->hold, NGX_HTTP_CDM_STOP_HOLD);
     ngx_conf_init_uint_value(identity->refresh_ahead,
                              NGX_HTTP_CDM_STOP_AHEAD);
+    ngx_conf_init_msec_value(identity->verify_cache,
+                             NGX_HTTP_CDM_STOP_VERIFY_CACHE);
     ngx_conf_init_value(identity->verify, 1);
     ngx_conf_init_value(identity->insecure, 0);
 
@@ -466,6 +478,15 @@ ngx_http_cdm_stop_identity_required(ngx_conf_t *cf,
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
                                      "\"timeout\" of identity \"%V\" is zero, "
                                      "give IAM some seconds", &identity->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (identity->verify_cache < NGX_HTTP_CDM_STOP_VERIFY_CACHE_MIN
+        || identity->verify_cache > NGX_HTTP_CDM_STOP_VERIFY_CACHE_MAX)
+    {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                     "\"verify_cache\" of identity \"%V\" "
+                                     "must be from 1s to 24h", &identity->name);
         return NGX_CONF_ERROR;
     }
 

@@ -14,6 +14,9 @@
 #define NGX_HTTP_CDM_STOP_FIELD    256
 #define NGX_HTTP_CDM_STOP_MESSAGE  512
 
+/* all roles together; what is beyond is told by an ellipsis */
+#define NGX_HTTP_CDM_STOP_ROLES    1024
+
 
 /*
  * A record under construction.  A field that does not fit makes pos NULL,
@@ -34,7 +37,13 @@ static void ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
 static ngx_uint_t ngx_http_cdm_stop_record_question(u_char *p, u_char *last);
 static void ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_identity(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
+    ngx_array_t *roles);
 static void ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_record_sent(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_record_answer(ngx_http_cdm_stop_record_t *rec,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
@@ -44,6 +53,12 @@ static void ngx_http_cdm_stop_record_key(ngx_http_cdm_stop_record_t *rec,
     char *key);
 static void ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec,
     char *key, ngx_str_t *value, size_t max);
+static void ngx_http_cdm_stop_record_first(ngx_http_cdm_stop_record_t *rec,
+    char *key, ngx_str_t *value);
+static void ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
+    ngx_str_t *value, size_t max);
+static void ngx_http_cdm_stop_record_char(ngx_http_cdm_stop_record_t *rec,
+    u_char ch);
 static void ngx_http_cdm_stop_record_number(ngx_http_cdm_stop_record_t *rec,
     char *key, int64_t value);
 
@@ -62,6 +77,7 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
 
     ngx_http_cdm_stop_record_begin(&rec, r, ctx, "refused");
     ngx_http_cdm_stop_record_caller(&rec, r, ctx);
+    ngx_http_cdm_stop_record_sent(&rec, r, ctx);
     ngx_http_cdm_stop_record_answer(&rec, ctx, status);
 
     (void) ngx_http_cdm_stop_record_end(&rec, r, ctx);
@@ -261,6 +277,79 @@ ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
         ngx_http_cdm_stop_record_text(rec, "forwarded_for", &value,
                                       NGX_HTTP_CDM_STOP_FIELD);
     }
+
+    ngx_http_cdm_stop_record_identity(rec, ctx);
+}
+
+
+static void
+ngx_http_cdm_stop_record_identity(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_cdm_stop_caller_t  *caller;
+
+    caller = &ctx->caller;
+
+    if (caller->principal.len) {
+        ngx_http_cdm_stop_record_text(rec, "principal", &caller->principal,
+                                      NGX_HTTP_CDM_STOP_FIELD);
+    }
+
+    if (!caller->verified) {
+        return;
+    }
+
+    /* names may be those of another domain: its id tells */
+
+    ngx_http_cdm_stop_record_key(rec, "user");
+    ngx_http_cdm_stop_record_char(rec, '{');
+
+    ngx_http_cdm_stop_record_first(rec, "id", &caller->user_id);
+    ngx_http_cdm_stop_record_text(rec, "name", &caller->user,
+                                  NGX_HTTP_CDM_STOP_FIELD);
+    ngx_http_cdm_stop_record_text(rec, "domain", &caller->domain,
+                                  NGX_HTTP_CDM_STOP_FIELD);
+    ngx_http_cdm_stop_record_text(rec, "domain_id", &caller->domain_id,
+                                  NGX_HTTP_CDM_STOP_FIELD);
+    ngx_http_cdm_stop_record_char(rec, '}');
+
+    ngx_http_cdm_stop_record_roles(rec, caller->roles);
+}
+
+
+static void
+ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
+    ngx_array_t *roles)
+{
+    size_t             len;
+    ngx_str_t         *role;
+    ngx_uint_t         i;
+    static ngx_str_t   more = ngx_string("\xe2\x80\xa6");
+
+    ngx_http_cdm_stop_record_key(rec, "roles");
+    ngx_http_cdm_stop_record_char(rec, '[');
+
+    len = 0;
+    role = roles->elts;
+
+    for (i = 0; i < roles->nelts; i++) {
+
+        if (i) {
+            ngx_http_cdm_stop_record_char(rec, ',');
+        }
+
+        len += ngx_min(role[i].len, NGX_HTTP_CDM_STOP_FIELD);
+
+        if (len > NGX_HTTP_CDM_STOP_ROLES) {
+            ngx_http_cdm_stop_record_string(rec, &more, more.len);
+            break;
+        }
+
+        ngx_http_cdm_stop_record_string(rec, &role[i],
+                                        NGX_HTTP_CDM_STOP_FIELD);
+    }
+
+    ngx_http_cdm_stop_record_char(rec, ']');
 }
 
 
@@ -308,6 +397,36 @@ ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
         ngx_http_cdm_stop_record_number(rec, "token_generation",
                                         ctx->generation);
     }
+}
+
+
+/* the caller's token alone, of a stop that got none of the gateway's */
+
+static void
+ngx_http_cdm_stop_record_sent(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_str_t                       fp;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ctx->caller_token.len == 0) {
+        return;
+    }
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    if (ngx_http_cdm_stop_token_fingerprint(cdmcf->zone, &ctx->caller_token,
+                                            ctx->caller_fp)
+        != NGX_OK)
+    {
+        rec->pos = NULL;
+        return;
+    }
+
+    fp.data = ctx->caller_fp;
+    fp.len = NGX_HTTP_CDM_STOP_FINGERPRINT_LEN;
+
+    ngx_http_cdm_stop_record_text(rec, "client_token", &fp, fp.len);
 }
 
 
@@ -399,7 +518,33 @@ ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec, char *key,
     ngx_str_t *value, size_t max)
 {
     ngx_http_cdm_stop_record_key(rec, key);
+    ngx_http_cdm_stop_record_string(rec, value, max);
+}
 
+
+/* the first member of an object inside the record, which has no comma */
+
+static void
+ngx_http_cdm_stop_record_first(ngx_http_cdm_stop_record_t *rec, char *key,
+    ngx_str_t *value)
+{
+    u_char  *p;
+
+    p = rec->pos;
+
+    ngx_http_cdm_stop_record_text(rec, key, value, NGX_HTTP_CDM_STOP_FIELD);
+
+    if (rec->pos) {
+        rec->pos--;
+        ngx_memmove(p, p + 1, rec->pos - p);
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
+    ngx_str_t *value, size_t max)
+{
     if (rec->pos == NULL) {
         return;
     }
@@ -418,6 +563,18 @@ ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec, char *key,
     if (rec->pos) {
         *rec->pos++ = '"';
     }
+}
+
+
+static void
+ngx_http_cdm_stop_record_char(ngx_http_cdm_stop_record_t *rec, u_char ch)
+{
+    if (rec->pos == NULL || rec->pos == rec->end) {
+        rec->pos = NULL;
+        return;
+    }
+
+    *rec->pos++ = ch;
 }
 
 

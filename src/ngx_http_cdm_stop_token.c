@@ -35,7 +35,6 @@ static void ngx_http_cdm_stop_entry_restore(ngx_http_cdm_stop_zone_t *zone,
 static void ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry);
 static int64_t ngx_http_cdm_stop_jitter(int64_t time, ngx_uint_t percent);
-static int64_t ngx_http_cdm_stop_backoff(ngx_uint_t failures);
 
 
 ngx_int_t
@@ -651,7 +650,7 @@ ngx_http_cdm_stop_token_drop(ngx_shm_zone_t *shm_zone,
 }
 
 
-static int64_t
+int64_t
 ngx_http_cdm_stop_backoff(ngx_uint_t failures)
 {
     int64_t  rest;

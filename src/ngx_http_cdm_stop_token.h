@@ -71,6 +71,7 @@ typedef struct {
     int64_t                    hold;        /* rest after a refusal */
     int64_t                    margin;      /* -1: by the life of a token */
     ngx_uint_t                 ahead;       /* percent of the life */
+    int64_t                    verify_cache;
     unsigned                   any_project:1;
 } ngx_http_cdm_stop_terms_t;
 
@@ -84,11 +85,12 @@ typedef struct {
 /* what a look-up found */
 
 typedef struct {
-    size_t                     len;         /* of the token */
+    size_t                     len;         /* of the token or the facts */
     uint64_t                   generation;
     int64_t                    retry;       /* milliseconds until next try */
     ngx_http_cdm_stop_fail_e   fail;
     ngx_http_cdm_stop_lease_t  lease;       /* filled if it is now ours */
+    unsigned                   by_gateway:1;/* see verified.h */
 } ngx_http_cdm_stop_found_t;
 
 

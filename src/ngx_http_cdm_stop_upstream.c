@@ -351,6 +351,10 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
         ctx->upstream_name = *u->state->peer;
     }
 
+    if (ctx->upstream_status == NGX_HTTP_UNAUTHORIZED && !ctx->injected) {
+        ngx_http_cdm_stop_forget_caller(r, ctx);
+    }
+
     /*
      * While the header is held back, an error means that CDM's answer was
      * cut.  Later on, the client may be gone in the midst of a long answer.

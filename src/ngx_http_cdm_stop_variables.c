@@ -22,6 +22,8 @@ static ngx_int_t ngx_http_cdm_stop_variable_verdict(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_verify(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_cdm_stop_variable_attempts(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_cdm_stop_variable_wait(ngx_http_request_t *r,
@@ -48,6 +50,21 @@ static ngx_http_variable_t  ngx_http_cdm_stop_vars[] = {
     { ngx_string("cdm_stop_job_name"), NULL, ngx_http_cdm_stop_variable_text,
       offsetof(ngx_http_cdm_stop_ctx_t, target.job),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_principal"), NULL, ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, caller.principal),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_user"), NULL, ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, caller.user),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_domain"), NULL, ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, caller.domain),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_verify_status"), NULL,
+      ngx_http_cdm_stop_variable_verify, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("cdm_stop_request_id"), NULL, ngx_http_cdm_stop_variable_id,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -209,6 +226,37 @@ ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
     }
 
     return ngx_http_cdm_stop_variable_set(v, ctx->late ? &waited : &hit);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_verify(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+    static ngx_str_t          none = ngx_string("NONE");
+    static ngx_str_t          hit = ngx_string("HIT");
+    static ngx_str_t          waited = ngx_string("WAIT");
+    static ngx_str_t          refused = ngx_string("REFUSED");
+    static ngx_str_t          failed = ngx_string("FAILED");
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->target.job.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    if (ctx->caller.verified) {
+        return ngx_http_cdm_stop_variable_set(v, ctx->verify_late ? &waited
+                                                                  : &hit);
+    }
+
+    if (ctx->error == &ngx_http_cdm_stop_not_valid) {
+        return ngx_http_cdm_stop_variable_set(v, &refused);
+    }
+
+    return ngx_http_cdm_stop_variable_set(v, ctx->verifying ? &failed : &none);
 }
 
 

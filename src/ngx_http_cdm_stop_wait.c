@@ -21,7 +21,6 @@ typedef struct {
     ngx_queue_t                     requests;
     ngx_http_cdm_stop_key_t         key;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
-    ngx_http_cdm_stop_identity_t   *identity;
     ngx_event_t                     poll;
 } ngx_http_cdm_stop_group_t;
 
@@ -33,14 +32,10 @@ static ngx_int_t ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
 static ngx_http_cdm_stop_group_t *ngx_http_cdm_stop_group_find(
     ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_key_t *key);
 static ngx_http_cdm_stop_group_t *ngx_http_cdm_stop_group_create(
-    ngx_http_cdm_stop_main_conf_t *cdmcf,
-    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key);
+    ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_key_t *key);
 static void ngx_http_cdm_stop_group_free(ngx_http_cdm_stop_group_t *group);
 static void ngx_http_cdm_stop_poll_handler(ngx_event_t *ev);
 static void ngx_http_cdm_stop_wake_handler(ngx_event_t *ev);
-static ngx_int_t ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
-    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
-    ngx_http_cdm_stop_found_t *found);
 
 
 ngx_int_t
@@ -59,7 +54,7 @@ ngx_http_cdm_stop_wait(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
-    rc = ngx_http_cdm_stop_find(cdmcf, ctx->conf->identity, &ctx->key, &found);
+    rc = ctx->look(cdmcf, ctx, &found);
 
     if (rc != NGX_AGAIN) {
         return ngx_http_cdm_stop_wait_done(ctx, &found, rc);
@@ -70,6 +65,12 @@ ngx_http_cdm_stop_wait(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
         ctx->late = 1;
         ctx->wait_start = ngx_http_cdm_stop_now();
         ctx->wait_end = ctx->wait_start + ctx->conf->wait;
+
+        /* who waited to be identified has the rest of the time */
+
+        if (!ctx->repeat) {
+            ctx->wait_end -= ctx->wait_time;
+        }
     }
 
     if (ngx_http_cdm_stop_now() >= ctx->wait_end
@@ -101,9 +102,16 @@ ngx_http_cdm_stop_wait_done(ngx_http_cdm_stop_ctx_t *ctx,
 }
 
 
-/* finds a token or sees to it that somebody asks for one: NGX_AGAIN then */
+ngx_int_t
+ngx_http_cdm_stop_look(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_found_t *found)
+{
+    return ngx_http_cdm_stop_find(cdmcf, ctx->conf->identity, &ctx->key,
+                                  found);
+}
 
-static ngx_int_t
+
+ngx_int_t
 ngx_http_cdm_stop_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key,
     ngx_http_cdm_stop_found_t *found)
@@ -179,8 +187,7 @@ ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
     group = ngx_http_cdm_stop_group_find(cdmcf, &ctx->key);
 
     if (group == NULL) {
-        group = ngx_http_cdm_stop_group_create(cdmcf, ctx->conf->identity,
-                                               &ctx->key);
+        group = ngx_http_cdm_stop_group_create(cdmcf, &ctx->key);
         if (group == NULL) {
             return NGX_ERROR;
         }
@@ -241,7 +248,7 @@ ngx_http_cdm_stop_group_find(ngx_http_cdm_stop_main_conf_t *cdmcf,
 
 static ngx_http_cdm_stop_group_t *
 ngx_http_cdm_stop_group_create(ngx_http_cdm_stop_main_conf_t *cdmcf,
-    ngx_http_cdm_stop_identity_t *identity, ngx_http_cdm_stop_key_t *key)
+    ngx_http_cdm_stop_key_t *key)
 {
     ngx_http_cdm_stop_group_t  *group;
 
@@ -252,7 +259,6 @@ ngx_http_cdm_stop_group_create(ngx_http_cdm_stop_main_conf_t *cdmcf,
 
     group->key = *key;
     group->cdmcf = cdmcf;
-    group->identity = identity;
 
     ngx_queue_init(&group->requests);
     ngx_queue_insert_tail(&cdmcf->worker->groups, &group->link);
@@ -286,6 +292,7 @@ static void
 ngx_http_cdm_stop_poll_handler(ngx_event_t *ev)
 {
     ngx_int_t                       rc;
+    ngx_http_cdm_stop_ctx_t        *ctx;
     ngx_http_cdm_stop_key_t         key;
     ngx_http_cdm_stop_found_t       found;
     ngx_http_cdm_stop_group_t      *group;
@@ -305,7 +312,12 @@ ngx_http_cdm_stop_poll_handler(ngx_event_t *ev)
     key = group->key;
     cdmcf = group->cdmcf;
 
-    rc = ngx_http_cdm_stop_find(cdmcf, group->identity, &key, &found);
+    /* all of them look for the same */
+
+    ctx = ngx_queue_data(ngx_queue_head(&group->requests),
+                         ngx_http_cdm_stop_ctx_t, queue);
+
+    rc = ctx->look(cdmcf, ctx, &found);
 
     if (rc != NGX_AGAIN) {
         ngx_http_cdm_stop_wake(cdmcf, &key);

@@ -17,10 +17,6 @@
 static ngx_int_t ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone,
     void *data);
 static void ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone);
-static void ngx_http_cdm_stop_rbtree_insert(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-static ngx_rbtree_key_t ngx_http_cdm_stop_rbtree_key(
-    ngx_http_cdm_stop_key_t *key);
 static ngx_uint_t ngx_http_cdm_stop_zone_purge(
     ngx_http_cdm_stop_zone_t *zone);
 
@@ -85,7 +81,9 @@ ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
     ctx->shpool->data = ctx->sh;
 
     ngx_rbtree_init(&ctx->sh->rbtree, &ctx->sh->sentinel,
-                    ngx_http_cdm_stop_rbtree_insert);
+                    ngx_http_cdm_stop_tree_insert);
+
+    ngx_http_cdm_stop_verified_init(ctx);
 
     if (RAND_bytes(ctx->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN) != 1) {
         ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0, "RAND_bytes() failed");
@@ -125,8 +123,8 @@ ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone)
 }
 
 
-static void
-ngx_http_cdm_stop_rbtree_insert(ngx_rbtree_node_t *temp,
+void
+ngx_http_cdm_stop_tree_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel)
 {
     ngx_rbtree_node_t         **p;
@@ -164,8 +162,8 @@ ngx_http_cdm_stop_rbtree_insert(ngx_rbtree_node_t *temp,
 }
 
 
-static ngx_rbtree_key_t
-ngx_http_cdm_stop_rbtree_key(ngx_http_cdm_stop_key_t *key)
+ngx_rbtree_key_t
+ngx_http_cdm_stop_tree_key(ngx_http_cdm_stop_key_t *key)
 {
     return ngx_crc32_short((u_char *) key, sizeof(ngx_http_cdm_stop_key_t));
 }
@@ -183,15 +181,23 @@ ngx_http_cdm_stop_node_t *
 ngx_http_cdm_stop_node_lookup(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_key_t *key)
 {
+    return ngx_http_cdm_stop_tree_lookup(&zone->sh->rbtree, key);
+}
+
+
+ngx_http_cdm_stop_node_t *
+ngx_http_cdm_stop_tree_lookup(ngx_rbtree_t *rbtree,
+    ngx_http_cdm_stop_key_t *key)
+{
     ngx_int_t                  rc;
     ngx_rbtree_key_t           hash;
     ngx_rbtree_node_t         *node, *sentinel;
     ngx_http_cdm_stop_node_t  *n;
 
-    hash = ngx_http_cdm_stop_rbtree_key(key);
+    hash = ngx_http_cdm_stop_tree_key(key);
 
-    node = zone->sh->rbtree.root;
-    sentinel = zone->sh->rbtree.sentinel;
+    node = rbtree->root;
+    sentinel = rbtree->sentinel;
 
     while (node != sentinel) {
 
@@ -241,11 +247,13 @@ ngx_http_cdm_stop_node_alloc(ngx_http_cdm_stop_zone_t *zone,
 
         if (node) {
             node->key = *key;
-            node->rbnode.key = ngx_http_cdm_stop_rbtree_key(key);
+            node->rbnode.key = ngx_http_cdm_stop_tree_key(key);
             return node;
         }
 
-        if (!ngx_http_cdm_stop_zone_purge(zone)) {
+        if (!ngx_http_cdm_stop_zone_purge(zone)
+            && !ngx_http_cdm_stop_verified_evict(zone))
+        {
             return NULL;
         }
     }

@@ -11,6 +11,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include "ngx_http_cdm_stop_token.h"
+#include "ngx_http_cdm_stop_verified.h"
 
 
 #define NGX_HTTP_CDM_STOP_SECRET_LEN  32
@@ -102,14 +103,67 @@ typedef struct {
 } ngx_http_cdm_stop_account_t;
 
 
+/* what IAM said last of a caller's token, in a tree of its own */
+
+typedef struct {
+    ngx_http_cdm_stop_node_t   node;        /* key: its digest only */
+    ngx_queue_t                queue;
+
+    ngx_http_cdm_stop_lease_t  lease;
+    ngx_pid_t                  owner;
+
+    int64_t                    checked;     /* when IAM said it */
+    int64_t                    end;         /* of the token */
+
+    int64_t                    failed;      /* when IAM last said nothing */
+    int64_t                    next_try;
+    ngx_uint_t                 failures;
+    ngx_http_cdm_stop_fail_e   fail;
+
+    unsigned                   refused:1;
+    unsigned                   by_gateway:1;
+
+    size_t                     size;        /* of this block */
+    size_t                     len;
+    u_char                     facts[1];
+} ngx_http_cdm_stop_known_t;
+
+
+/* the calls of IAM about callers' tokens, of one identity */
+
+typedef struct {
+    ngx_queue_t                queue;
+    u_char                     digest[NGX_HTTP_CDM_STOP_DIGEST_LEN];
+    ngx_http_cdm_stop_slot_t   slots[NGX_HTTP_CDM_STOP_VERIFY_SLOTS];
+    ngx_uint_t                 used;        /* slots */
+    int64_t                    swept;
+    int64_t                    next_try;
+    int64_t                    well;        /* since when, after a failure */
+    ngx_uint_t                 failures;    /* one after the other */
+    ngx_http_cdm_stop_fail_e   fail;
+} ngx_http_cdm_stop_verifier_t;
+
+
 typedef struct {
     ngx_rbtree_t               rbtree;
     ngx_rbtree_node_t          sentinel;
-    uint64_t                   leases;      /* given so far */
-    uint64_t                   generations;
-    ngx_http_cdm_stop_end_t    torn[NGX_HTTP_CDM_STOP_ENDS];
-    ngx_atomic_t               marked;      /* there is such an end */
-    u_char                     secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
+    ngx_queue_t                valid;       /* the last used one first */
+    ngx_queue_t                refused;     /* or not known */
+    ngx_queue_t                verifiers;
+    size_t                     size;        /* of all entries */
+    size_t                     max;
+} ngx_http_cdm_stop_verified_t;
+
+
+typedef struct {
+    ngx_rbtree_t                  rbtree;
+    ngx_rbtree_node_t             sentinel;
+    ngx_http_cdm_stop_verified_t  verified;
+    uint64_t                      leases;   /* given so far */
+    uint64_t                      generations;
+    ngx_http_cdm_stop_end_t       torn[NGX_HTTP_CDM_STOP_ENDS];
+    ngx_atomic_t                  marked;   /* there is such an end */
+    u_char                        secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
 } ngx_http_cdm_stop_shctx_t;
 
 
@@ -121,6 +175,12 @@ typedef struct {
 
 /* all that follows is called with the mutex of the zone held */
 
+void ngx_http_cdm_stop_tree_insert(ngx_rbtree_node_t *temp,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+ngx_rbtree_key_t ngx_http_cdm_stop_tree_key(ngx_http_cdm_stop_key_t *key);
+ngx_http_cdm_stop_node_t *ngx_http_cdm_stop_tree_lookup(ngx_rbtree_t *rbtree,
+    ngx_http_cdm_stop_key_t *key);
+
 void ngx_http_cdm_stop_node_insert(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_node_t *node);
 
@@ -130,7 +190,10 @@ ngx_http_cdm_stop_node_t *ngx_http_cdm_stop_node_lookup(
 /* whether a node is an entry and not an account */
 ngx_uint_t ngx_http_cdm_stop_node_is_entry(ngx_http_cdm_stop_node_t *node);
 
-/* NULL if the zone is full even after lapsed entries have made room */
+/*
+ * NULL if the zone is full even after lapsed entries, and what is known of
+ * callers' tokens, have made room.
+ */
 void *ngx_http_cdm_stop_node_alloc(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, size_t size);
 
@@ -178,6 +241,39 @@ void ngx_http_cdm_stop_account_refused(ngx_http_cdm_stop_zone_t *zone,
 /* gives the slot of a lease back */
 void ngx_http_cdm_stop_account_end(ngx_http_cdm_stop_account_t *account,
     ngx_http_cdm_stop_lease_t *lease);
+
+/* milliseconds to leave IAM alone after so many failures before this one */
+int64_t ngx_http_cdm_stop_backoff(ngx_uint_t failures);
+
+void ngx_http_cdm_stop_verified_init(ngx_http_cdm_stop_zone_t *zone);
+
+/* frees some of what is known of callers' tokens; returns how many */
+ngx_uint_t ngx_http_cdm_stop_verified_evict(ngx_http_cdm_stop_zone_t *zone);
+
+/* the verifier of an identity, made if need be; NULL: zone is full */
+ngx_http_cdm_stop_verifier_t *ngx_http_cdm_stop_verifier_get(
+    ngx_http_cdm_stop_zone_t *zone, u_char *digest);
+
+/*
+ * Takes a slot for a lease: NGX_OK, NGX_AGAIN if all are taken, or NGX_BUSY
+ * with found->retry and fail if IAM is left alone for now.
+ */
+ngx_int_t ngx_http_cdm_stop_verifier_begin(
+    ngx_http_cdm_stop_verifier_t *verifier, ngx_http_cdm_stop_lease_t *lease,
+    int64_t now, ngx_http_cdm_stop_found_t *found);
+
+/* gives the slot of a lease back */
+void ngx_http_cdm_stop_verifier_end(ngx_http_cdm_stop_verifier_t *verifier,
+    ngx_http_cdm_stop_lease_t *lease);
+
+/* IAM gave an answer */
+void ngx_http_cdm_stop_verifier_well(ngx_http_cdm_stop_verifier_t *verifier,
+    int64_t now);
+
+/* it gave none; returns the milliseconds that it is left alone, or 0 */
+int64_t ngx_http_cdm_stop_verifier_failed(
+    ngx_http_cdm_stop_verifier_t *verifier, ngx_http_cdm_stop_fail_e fail,
+    int64_t retry_after, int64_t now);
 
 
 #endif /* _NGX_HTTP_CDM_STOP_ZONE_H_INCLUDED_ */

@@ -115,20 +115,12 @@ $lint->is_error(
     'C01 return in its place', $lint->with(PASS => 'return 200;'), 'GUARD',
     'guards a location without "proxy_pass"');
 $lint->is_error(
-    'C02 verification', $lint->with(VERIFY => undef), 'GUARD',
-    'verification of callers is not available in this '
-        . 'version, write "cdm_stop_verify off;" beside '
-        . '"cdm_stop"');
-$lint->is_error(
-    "C02 verify $_", $lint->with(VERIFY => "cdm_stop_verify $_;"), 'GUARD',
-    'verification of callers is not available in this ' . 'version'
-) for qw(required optional);
-$lint->is_error(
     'C02 nobody is identified', $lint->with(ANONYMOUS => undef), 'GUARD',
     'nothing identifies the callers of "cdm_stop", and '
         . 'all would stop jobs with the gateway\'s token; '
-        . 'write "cdm_stop_anonymous on;" if other means keep '
-        . 'strangers out');
+        . 'remove "cdm_stop_verify off", name callers in '
+        . '"cdm_stop_principal" or, if other means keep strangers out, '
+        . 'write "cdm_stop_anonymous on;"');
 $lint->is_error(
     'C02 anonymous off', $lint->with(ANONYMOUS => 'cdm_stop_anonymous off;'),
     'GUARD', 'nothing identifies the callers');
@@ -136,9 +128,10 @@ $lint->is_error(
     'C02 nor under inject missing',
     $lint->with(ANONYMOUS => 'cdm_stop_inject missing;'), 'GUARD',
     'nothing identifies the callers');
-$lint->is_fine(
-    'C02 the own tokens of the callers',
-    $lint->with(ANONYMOUS => 'cdm_stop_inject off;'));
+$lint->is_warning(
+    'C02 the own tokens of the callers, unchecked',
+    $lint->with(ANONYMOUS => 'cdm_stop_inject off;'), 'GUARD',
+    '"cdm_stop" neither identifies callers nor injects a token');
 $lint->is_fine(
     'C01 the identity behind its use',
     $conf =~ s/^(    cdm_stop_iam.*?^    \}\n)(.*)^\}\n/$2$1}\n/msr);
@@ -429,7 +422,8 @@ $lint->is_fine(
     ));
 $lint->is_fine(
     'C04 CDM unchecked, but nothing is injected',
-    $lint->with(INSECURE => undef, ANONYMOUS => 'cdm_stop_inject off;'));
+    $lint->with(INSECURE => undef, VERIFY => 'cdm_stop_inject off;',
+        ANONYMOUS => undef));
 $lint->is_error(
     'C04 unchecked behind an inherited guard',
     $lint->with(
