@@ -90,7 +90,8 @@ style: deps-test all
 
 keystone: deps-test
 	@t/build/deps.sh keystone
-	@$(MAKE) --no-print-directory test TESTS=t/keystone.t
+	@$(MAKE) --no-print-directory test \
+		TESTS="t/keystone.t t/keystone_verify.t"
 
 fuzz: deps-asan
 	@t/build/fuzz.sh $(FUZZ_TIME)

@@ -129,8 +129,24 @@ static void
 ngx_http_cdm_stop_verify_read(ngx_http_cdm_stop_fetch_t *f)
 {
     ngx_int_t                   rc;
+    ngx_str_t                   body;
     const char                 *error;
     ngx_http_cdm_stop_facts_t   facts;
+
+    /* what parses the body frees copies of it without wiping them */
+
+    body = f->answer.body;
+
+    if (ngx_http_cdm_stop_mask_body(&body, &f->subject, f->request->pool)
+        != NGX_OK)
+    {
+        body.len = 0;
+    }
+
+    if (body.data != f->answer.body.data) {
+        ngx_explicit_memzero(f->answer.body.data, f->answer.body.len);
+        f->answer.body = body;
+    }
 
     /* IAM's own clock or, where it does not show it, ours */
 

@@ -1,0 +1,125 @@
+#!/usr/bin/perl
+
+# A flood of tokens that are none: bounded memory, bounded calls of IAM, the
+# gateway's token and the callers' verifications stay. TEST_NGINX_FLOOD is the
+# number of tokens; 100,000 take some minutes.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use CdmStop::Test;
+
+my $TOKENS = $ENV{TEST_NGINX_FLOOD} || 10_000;
+my $AT_ONCE = 200;
+
+my $t = CdmStop::Test->new(log => 'info');
+my $iam = $t->iam(life => 86400);
+my $cdm = $t->cdm;
+
+$t->config(<<'EOC');
+%%GLOBALS%%
+worker_processes 2;
+events { worker_connections 2048; }
+http {
+    %%HTTP_GLOBALS%%
+    cdm_stop_zone cdm:256k;
+    cdm_stop_iam huawei {
+        uri            http://127.0.0.1:%%IAM_PORT%%;
+        insecure       on;
+        method         password;
+        domain         acme;
+        user           cdm-gateway;
+        password_file  %%TESTDIR%%/secrets/password;
+        projects       any;
+        verify_cache   1h;
+    }
+    log_format who '$cdm_stop_verify_status $cdm_stop_token_status';
+    access_log off;
+
+    server {
+        listen 127.0.0.1:%%PORT%% backlog=4096;
+        large_client_header_buffers 4 40k;
+        location /v1.1/ {
+            cdm_stop                   huawei;
+            cdm_stop_audit             off;
+            cdm_stop_insecure_upstream on;
+            access_log                 %%TESTDIR%%/access.log who
+                                       if=$http_x_valid;
+            proxy_pass                 http://127.0.0.1:%%CDM_PORT%%;
+        }
+    }
+}
+EOC
+
+$t->start;
+
+my @valid = map {
+    $iam->add_token(user => "u$_", domain => 'acme', size => 600,
+        project => CdmStop::Test::Traffic::PROJECT)
+} 1 .. 5;
+
+sub valid {
+    my ($token) = @_;
+
+    return $t->start_stop(headers => ['X-Auth-Token' => $token,
+        'X-Valid' => 1]);
+}
+
+# The memory of all workers, in KB: what is theirs and the zone.
+
+sub memory {
+    my $sum = 0;
+
+    for my $pid ($t->worker_pids) {
+        $sum += $1 if (CdmStop::Test::Nginx::slurp("/proc/$pid/status") // "")
+            =~ /^VmRSS:\s+(\d+)/m;
+    }
+
+    return $sum;
+}
+
+is($_->{status}, 200, 'K10 valid callers at first')
+    for $t->finish(map { valid($_) } @valid);
+is(scalar($iam->posts), 1, 'K10 one token of the gateway');
+
+my ($sent, $fifth, %n, %valid) = (0);
+
+while ($sent < $TOKENS) {
+    my @h;
+
+    for (1 .. $AT_ONCE) {
+        $sent++;
+        push @h, $t->start_stop(headers => ['X-Auth-Token' =>
+            sprintf('%08x%s', $sent, 'r' x (20 + $sent % 97 * 3))]);
+    }
+
+    my @own = map { valid($_) } @valid;
+
+    $n{$_ ? $_->{status} : 'none'}++ for $t->finish(@h);
+    $valid{$_ ? $_->{status} : 'none'}++ for $t->finish(@own);
+    @{$t->{answers}} = ();
+
+    $fifth //= memory() if $sent >= $TOKENS / 5;
+}
+
+my $end = memory();
+
+is_deeply(\%n, { 401 => $TOKENS }, "K10 $TOKENS random tokens: refused");
+is(join(' ', keys %valid), 200, 'K10 valid callers are served throughout');
+cmp_ok($end, '<=', $fifth * 1.02, 'K10 memory does not grow: '
+    . "$fifth KB at a fifth, $end KB at the end");
+
+my %calls;
+$calls{$_->header('X-Subject-Token')}++ for $iam->gets;
+is(scalar(grep { $_ > 1 } values %calls), 0, 'K10 no token is asked about '
+    . 'twice, the valid ones neither');
+is(scalar($iam->posts), 1, "K10 the gateway's token is untouched");
+
+my @lines = split /\n/, $t->read('access.log');
+my @later = grep { $_ ne 'HIT HIT' } @lines[@valid .. $#lines];
+is(scalar @later, 0, 'K10 valid callers never wait again');
+
+$t->done;
