@@ -198,6 +198,7 @@ typedef struct {
     ngx_http_core_loc_conf_t       *location;
     ngx_http_cdm_stop_place_t       place;      /* of cdm_stop */
     unsigned                        own:1;      /* not inherited */
+    unsigned                        named:1;    /* nor is the principal */
 } ngx_http_cdm_stop_loc_conf_t;
 
 

@@ -56,6 +56,9 @@ ngx_http_cdm_stop_check_callers(ngx_conf_t *cf,
 
     if (cdcf->own) {
         ngx_http_cdm_stop_check_modes(cf, cdcf);
+    }
+
+    if (cdcf->own || cdcf->named) {
         ngx_http_cdm_stop_check_variables(cf, cdcf);
     }
 

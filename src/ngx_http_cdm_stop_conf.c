@@ -69,6 +69,7 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
      *     cdcf->location = NULL;
      *     cdcf->place = { { 0, NULL }, 0 };
      *     cdcf->own = 0;
+     *     cdcf->named = 0;
      */
 
     cdcf = ngx_http_cdm_stop_conf_alloc(cf,
@@ -118,6 +119,7 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->identity, prev->identity, NULL);
     ngx_conf_merge_uint_value(conf->verify, prev->verify,
                               NGX_HTTP_CDM_STOP_VERIFY_REQUIRED);
+    conf->named = (conf->principal != NGX_CONF_UNSET_PTR);
     ngx_conf_merge_ptr_value(conf->principal, prev->principal, NULL);
     ngx_conf_merge_uint_value(conf->inject, prev->inject,
                               NGX_HTTP_CDM_STOP_INJECT_ALWAYS);

@@ -10,6 +10,8 @@
 #include "ngx_http_cdm_stop.h"
 
 
+static ngx_int_t ngx_http_cdm_stop_unidentified(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
 static ngx_int_t ngx_http_cdm_stop_identified(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_take_facts(ngx_http_request_t *r,
@@ -69,7 +71,18 @@ ngx_http_cdm_stop_credentials(ngx_http_request_t *r,
         }
     }
 
-    return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_credentials);
+    return ngx_http_cdm_stop_unidentified(r, ctx,
+                                          &ngx_http_cdm_stop_no_credentials);
+}
+
+
+/* all that is refused because of who asks, or because nobody can tell */
+
+static ngx_int_t
+ngx_http_cdm_stop_unidentified(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error)
+{
+    return ngx_http_cdm_stop_refuse(r, ctx, error);
 }
 
 
@@ -118,14 +131,16 @@ ngx_http_cdm_stop_identify(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
     if (rc == NGX_DECLINED) {
         ctx->retry_after = 0;
-        return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_not_valid);
+        return ngx_http_cdm_stop_unidentified(r, ctx,
+                                              &ngx_http_cdm_stop_not_valid);
     }
 
     if (ctx->retry_after == 0) {
         ctx->retry_after = NGX_HTTP_CDM_STOP_BACKOFF_MIN;
     }
 
-    return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_not_verified);
+    return ngx_http_cdm_stop_unidentified(r, ctx,
+                                          &ngx_http_cdm_stop_not_verified);
 }
 
 
@@ -153,8 +168,8 @@ ngx_http_cdm_stop_identified(ngx_http_request_t *r,
         || ngx_memcmp(project->data, ctx->target.project.data, project->len)
            != 0)
     {
-        return ngx_http_cdm_stop_refuse(r, ctx,
-                                        &ngx_http_cdm_stop_other_project);
+        return ngx_http_cdm_stop_unidentified(r, ctx,
+                                            &ngx_http_cdm_stop_other_project);
     }
 
     return NGX_OK;

@@ -178,6 +178,14 @@ for my $how (qw(on optional)) {
             SERVER => "$TLS $how;"));
 }
 
+$lint->is_warning('H13 in a location that inherits the guard',
+    mode(VERIFY => 'off', PRINCIPAL => '$ssl_client_s_dn',
+        SERVER => "$TLS on;", BASIC => 'location /v1.1/x/ {
+            cdm_stop_principal $http_x_user;
+            cdm_stop_insecure_upstream on;
+            proxy_pass http://127.0.0.1:%%CDM_PORT%%; }'), 'GUARD',
+    "$WRITE\"\$http_x_user\" is what they write into the request");
+
 $lint->is_fine('H13 what auth_request says', mode(VERIFY => 'off',
     PRINCIPAL => '$principal', SERVER => 'set $principal x;'));
 
