@@ -17,6 +17,7 @@ my $iam = $t->iam;
 my $cdm = $t->cdm;
 
 my %cache = (short => '2s', long => '60s');
+my %user = (short => 'somebody-else', long => 'cdm-gateway');
 
 my $iams = join '', map { <<"EOC" } sort keys %cache;
     cdm_stop_iam $_ {
@@ -24,7 +25,7 @@ my $iams = join '', map { <<"EOC" } sort keys %cache;
         insecure       on;
         method         password;
         domain         acme;
-        user           cdm-gateway-$_;
+        user           $user{$_};
         password_file  %%TESTDIR%%/secrets/password;
         projects       any;
         timeout        3s;
@@ -52,6 +53,16 @@ http {
     %%HTTP_GLOBALS%%
     cdm_stop_zone cdm:1m;
 $iams
+    server {
+        listen 127.0.0.1:%%PORT_hasty%%;
+        location /v1.1/ {
+            cdm_stop                   long;
+            cdm_stop_wait              700ms;
+            cdm_stop_audit             %%TESTDIR%%/hasty.jsonl;
+            cdm_stop_insecure_upstream on;
+            proxy_pass                 http://127.0.0.1:%%CDM_PORT%%;
+        }
+    }
 }
 EOC
 
@@ -283,6 +294,62 @@ subtest 'the client leaves' => sub {
     is($t->finish($other)->{status}, 200, 'K11 another one gets the answer');
     is(scalar($iam->gets), $gets + 1, 'K11 of the same call');
     $iam->script;
+};
+
+subtest 'who asks IAM dies' => sub {
+    my $gets = $iam->gets;
+    my $token = token();
+    $iam->script({ when => { method => 'GET' }, times => 1, hang => 1 });
+    my @h = map { start('long', $token) } 1 .. 24;
+
+    my $pid = $t->wait_for(sub {
+        $iam->gets > $gets && $t->worker_connected_to($t->port('IAM'))
+    }, what => 'the worker that asks');
+    my $since = time;
+    $t->kill_worker($pid);
+
+    my %n;
+    $n{$_ ? $_->{status} : 'lost'}++ for $t->finish(@h);
+    is(join(' ', sort grep { $_ ne 'lost' } keys %n), 200,
+        'K09 another worker asks, for all who wait');
+    cmp_ok(time - $since, '<', 3, 'K09 and not only when the lease is over');
+    is(scalar($iam->gets), $gets + 2, 'K09 by one more call');
+    $iam->script;
+    $t->wait_for(sub { $t->worker_pids == 4 }, what => 'four workers');
+};
+
+
+subtest 'reload' => sub {
+    my $token = token();
+    my $bad = $t->ledger->token(300);
+    stop('long', $_) for $token, $bad;
+    my $gets = $iam->gets;
+    $t->reload;
+    is(stop('long', $token)->{status}, 200, 'K05 a reload: known still');
+    is(code(stop('long', $bad)), 'CDMSTOP.0102', 'K05 a bad one, too');
+    is(scalar($iam->gets), $gets, 'K05 without a call');
+};
+
+
+subtest 'patience' => sub {
+    my $token = token();
+    $iam->script({ when => { method => 'GET' }, hold => 'slow' });
+    my $since = time;
+    my $r = $t->finish(start('hasty', $token));
+    is(code($r), 'CDMSTOP.0302', 'I08 slow for cdm_stop_wait: .0302');
+    cmp_ok(time - $since, '>', 0.6, 'I08 not before');
+    my ($record) = $t->records('hasty.jsonl');
+    cmp_ok($record->{status}, '==', 503, 'I08 recorded');
+    $iam->release('slow');
+    $iam->script({ when => { method => 'GET' }, delay => 0.5 },
+        { when => { method => 'POST' }, delay => 0.5 });
+
+    # one budget for both: the rest is too short for the gateway's token
+    $r = $t->finish(start('hasty', token()));
+    like(code($r), qr/\ACDMSTOP\.030[12]\z/, 'I08 both slow: no more than it');
+    $iam->script;
+    $t->wait_for(sub { $t->finish(start('hasty', $token))->{status} == 200 },
+        what => 'a stop in time');
 };
 
 $t->expect_log(qr/\[error\].*IAM did not verify a caller's token: no answer/);

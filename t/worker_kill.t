@@ -53,25 +53,6 @@ $t->config($config =~ s/%%PROJECTS%%/project_list(60)/er);
 $t->start;
 
 
-# The worker that has a connection to IAM, by the tables of the kernel.
-
-sub worker_at_iam {
-    my $remote = sprintf '0100007F:%04X', $t->port('IAM');
-    open my $table, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!\n";
-    my %inode =
-        map { (split)[9] => 1 } grep { (split)[2] eq $remote } <$table>;
-
-    for my $pid ($t->worker_pids) {
-        for my $fd (glob "/proc/$pid/fd/*") {
-            return $pid
-                if (readlink($fd) // '') =~ /\Asocket:\[(\d+)\]/ && $inode{$1};
-        }
-    }
-
-    return;
-}
-
-
 # An exchange takes a moment, in which the worker that makes it is to be killed;
 # every third time it is any worker.
 
@@ -88,7 +69,7 @@ for my $n (0 .. $#project) {
         1 .. 8;
 
     sleep rand 0.1;
-    my $holder = $n % 3 ? worker_at_iam() : undef;
+    my $holder = $n % 3 ? $t->worker_connected_to($t->port('IAM')) : undef;
     my @pids = $t->worker_pids;
     $holders++ if $holder;
     $t->kill_worker($holder // $pids[rand @pids]);

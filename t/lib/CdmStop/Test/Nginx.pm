@@ -284,6 +284,27 @@ sub kill_worker {
     return $self;
 }
 
+# The worker that has a connection to a port of this machine, by the tables of
+# the kernel; undef if none has.
+
+sub worker_connected_to {
+    my ($self, $port) = @_;
+
+    my $remote = sprintf '0100007F:%04X', $port;
+    open my $table, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!\n";
+    my %inode =
+        map { (split)[9] => 1 } grep { (split)[2] eq $remote } <$table>;
+
+    for my $pid ($self->worker_pids) {
+        for my $fd (glob "/proc/$pid/fd/*") {
+            return $pid
+                if (readlink($fd) // '') =~ /\Asocket:\[(\d+)\]/ && $inode{$1};
+        }
+    }
+
+    return;
+}
+
 # Sends a signal to the master.
 
 sub signal {
