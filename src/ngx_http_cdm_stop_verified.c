@@ -44,10 +44,9 @@ ngx_int_t
 ngx_http_cdm_stop_verified_key(ngx_shm_zone_t *shm_zone, u_char *digest,
     ngx_str_t *token, ngx_http_cdm_stop_key_t *key)
 {
-    u_char                     md[EVP_MAX_MD_SIZE];
-    HMAC_CTX                  *hmac;
+    u_char                     own[EVP_MAX_MD_SIZE], md[EVP_MAX_MD_SIZE];
     ngx_int_t                  rc;
-    unsigned int               len;
+    unsigned int               n, len;
     ngx_http_cdm_stop_zone_t  *zone;
 
     zone = shm_zone->data;
@@ -55,25 +54,20 @@ ngx_http_cdm_stop_verified_key(ngx_shm_zone_t *shm_zone, u_char *digest,
 
     ngx_memzero(key, sizeof(ngx_http_cdm_stop_key_t));
 
-    hmac = HMAC_CTX_new();
-    if (hmac == NULL) {
-        return NGX_ERROR;
-    }
+    /*
+     * A key of the identity's own, made of the zone's secret, which is
+     * written once, before there are workers.
+     */
 
-    /* the secret is written once, before there are workers */
-
-    if (HMAC_Init_ex(hmac, zone->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN,
-                     EVP_sha256(), NULL)
-        == 1
-        && HMAC_Update(hmac, digest, NGX_HTTP_CDM_STOP_DIGEST_LEN) == 1
-        && HMAC_Update(hmac, token->data, token->len) == 1
-        && HMAC_Final(hmac, md, &len) == 1)
+    if (HMAC(EVP_sha256(), zone->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN,
+             digest, NGX_HTTP_CDM_STOP_DIGEST_LEN, own, &n)
+        && HMAC(EVP_sha256(), own, n, token->data, token->len, md, &len))
     {
         ngx_memcpy(key->digest, md, NGX_HTTP_CDM_STOP_DIGEST_LEN);
         rc = NGX_OK;
     }
 
-    HMAC_CTX_free(hmac);
+    ngx_explicit_memzero(own, sizeof(own));
 
     return rc;
 }

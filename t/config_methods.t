@@ -302,6 +302,7 @@ $lint->look($lint->with(more => $_))
     $lint->look($text =~ s/projects +any;//r);
     $lint->look($text =~ s/projects +any;/projects x;/r);
     $lint->look($text =~ s/method +password;/method x;/r);
+    $lint->look($text =~ s/projects +any;/projects any; verify_cache 0;/r);
 }
 
 my @messages =
