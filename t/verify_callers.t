@@ -19,7 +19,7 @@ my $t = CdmStop::Test->new(log => 'info');
 my $iam = $t->iam;
 my $cdm = $t->cdm;
 
-$t->config(<<'EOC');
+my $config = <<'EOC';
 %%GLOBALS%%
 worker_processes 4;
 events { worker_connections 4096; }
@@ -38,6 +38,8 @@ http {
     }
     server {
         listen 127.0.0.1:%%PORT%% backlog=4096;
+        listen 127.0.0.1:%%PORT_h2%% http2;
+        keepalive_requests 5000;
         large_client_header_buffers 4 40k;
         location /v1.1/ {
             cdm_stop                   huawei;
@@ -53,6 +55,10 @@ http {
 }
 EOC
 
+my $http2 = $t->has('--with-http_v2_module');
+$config =~ s/^.*\bhttp2;\n//m if !$http2;
+
+$t->config($config);
 $t->start;
 
 # A third of them are of another project, or have a token that is none.
@@ -115,6 +121,30 @@ for my $round (1 .. $ROUNDS) {
 is($wrong, 0, "K09 $CALLERS callers, $ROUNDS times: each its own answer");
 cmp_ok($served, '>', $CALLERS * $ROUNDS / 2, 'K09 most are answered');
 cmp_ok($lost, '<', $CALLERS * $ROUNDS / 2, 'K09 or lost with a worker');
+
+
+# a hundred of them on one connection
+
+SKIP: {
+    skip 'nginx has no HTTP/2', 1 if !$http2;
+
+    my @few = grep { $caller{$_} } 1 .. 100;
+    my $h2 = $t->h2(port => $t->port('h2'));
+    my @r = $h2->collect(map {
+        $h2->request(headers => [$t->h2_stop_headers(job => "j$_",
+            project => $caller{$_}{project},
+            headers => ['X-Auth-Token' => $caller{$_}{token}])])
+    } @few);
+    my @wrong = grep {
+        my ($c, $r) = ($caller{$few[$_]}, $r[$_]);
+        my $principal = $c->{kind} eq 'bad' ? '' : $c->{principal};
+        $r->{status} != $status{$c->{kind}}
+            || ($r->header('X-Principal') // '') ne $principal
+            || ($r->header('X-Job') // '') ne "j$c->{n}";
+    } 0 .. $#few;
+
+    is("@wrong", '', 'K09 100 callers on one HTTP/2 connection');
+}
 
 
 # at CDM
