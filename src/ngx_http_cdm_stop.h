@@ -46,6 +46,9 @@
 
 #define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
 
+/* a reason is recorded whole, so a longer one is refused */
+#define NGX_HTTP_CDM_STOP_REASON_LEN      512
+
 /* the longest record: all fields at their bounds, each byte as \uXXXX */
 #define NGX_HTTP_CDM_STOP_RECORD_LEN      49152
 
@@ -68,6 +71,13 @@ typedef enum {
     NGX_HTTP_CDM_STOP_OTHER_PASS = 0,
     NGX_HTTP_CDM_STOP_OTHER_DENY
 } ngx_http_cdm_stop_other_e;
+
+
+typedef enum {
+    NGX_HTTP_CDM_STOP_DECISION_NONE = 0,
+    NGX_HTTP_CDM_STOP_DECISION_ALLOW,
+    NGX_HTTP_CDM_STOP_DECISION_DENY
+} ngx_http_cdm_stop_decision_e;
 
 
 /* where a directive stands, for messages that come when its file is closed */
@@ -146,6 +156,14 @@ typedef struct {
 typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
 
 
+/* cdm_stop_policy, _enforce, _reason and _rate, see policy.h */
+
+typedef struct ngx_http_cdm_stop_policy_s  ngx_http_cdm_stop_policy_t;
+typedef struct ngx_http_cdm_stop_enforced_s  ngx_http_cdm_stop_enforced_t;
+typedef struct ngx_http_cdm_stop_reason_s  ngx_http_cdm_stop_reason_t;
+typedef struct ngx_http_cdm_stop_rate_s  ngx_http_cdm_stop_rate_t;
+
+
 /*
  * What one worker process keeps.  Allocated with the configuration and
  * inherited by fork(), so that each process has its own.
@@ -173,6 +191,7 @@ typedef struct {
 typedef struct {
     ngx_shm_zone_t                 *zone;
     ngx_array_t                     identities; /* of pointers */
+    ngx_array_t                     policies;   /* of pointers */
     ngx_array_t                     peers;      /* ngx_http_cdm_stop_peer_t */
     ngx_array_t                     locations;  /* all, of pointers */
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
@@ -193,6 +212,10 @@ typedef struct {
     ngx_msec_t                      wait;
     ngx_array_t                    *pass_headers;
     ngx_array_t                    *audit;      /* empty is off */
+    ngx_http_cdm_stop_enforced_t   *enforced;   /* NULL is off */
+    ngx_http_cdm_stop_reason_t     *reason;     /* NULL is off */
+    ngx_http_cdm_stop_rate_t       *rate;       /* NULL is off */
+    ngx_flag_t                      dry_run;
 
     ngx_http_core_srv_conf_t       *server;
     ngx_http_core_loc_conf_t       *location;
@@ -243,6 +266,10 @@ struct ngx_http_cdm_stop_ctx_s {
 
     ngx_str_t                       caller_token;
     ngx_http_cdm_stop_caller_t      caller;
+    ngx_http_cdm_stop_decision_e    decision;
+    ngx_str_t                       rule;       /* empty is by default */
+    ngx_str_t                       reason;
+    const ngx_http_cdm_stop_error_t *waived;    /* by the dry run */
     ngx_http_cdm_stop_key_t         key;
     ngx_str_t                       token;      /* that CDM gets; wiped */
     size_t                          token_len;  /* when it was looked up */
@@ -368,6 +395,9 @@ extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_credentials;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_valid;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_project;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_verified;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_reason;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_default;
+extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_too_many;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_project;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_subrequest;
 extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_token;

@@ -39,6 +39,21 @@ const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_method =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_NOT_ALLOWED, "0003",
         "A job is stopped with the method PUT.");
 
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_reason =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_BAD_REQUEST, "0004",
+        "A stop needs a reason here. Send it once, in the header and the form "
+        "that the gateway's operator asks for, with 1 to 512 bytes of UTF-8.");
+
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_default =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_FORBIDDEN, "0201",
+        "No rule of the gateway's policy allows this stop, so it is denied by "
+        "default. Ask its operator who may send it.");
+
+const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_too_many =
+    NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_TOO_MANY_REQUESTS, "0205",
+        "You send more stops in a minute than the gateway lets through for "
+        "one caller. Send this one again after the time in Retry-After.");
+
 const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_request =
     NGX_HTTP_CDM_STOP_ERROR(NGX_HTTP_FORBIDDEN, "0005",
         "Only requests that stop a job are served here. Send other requests "

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_policy.h"
 
 
 /* X-Auth-Token with a token of 32 KB has to fit in one buffer */
@@ -77,7 +78,7 @@ ngx_http_cdm_stop_check(ngx_conf_t *cf)
         }
     }
 
-    return NGX_OK;
+    return ngx_http_cdm_stop_check_policies(cf);
 }
 
 

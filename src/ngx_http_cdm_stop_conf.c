@@ -42,6 +42,9 @@ ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf)
     if (ngx_array_init(&cdmcf->identities, cf->pool, 4,
                        sizeof(ngx_http_cdm_stop_identity_t *))
         != NGX_OK
+        || ngx_array_init(&cdmcf->policies, cf->pool, 4,
+                          sizeof(ngx_http_cdm_stop_policy_t *))
+           != NGX_OK
         || ngx_array_init(&cdmcf->peers, cf->pool, 4,
                           sizeof(ngx_http_cdm_stop_peer_t))
            != NGX_OK
@@ -88,6 +91,10 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
     cdcf->wait = NGX_CONF_UNSET_MSEC;
     cdcf->pass_headers = NGX_CONF_UNSET_PTR;
     cdcf->audit = NGX_CONF_UNSET_PTR;
+    cdcf->enforced = NGX_CONF_UNSET_PTR;
+    cdcf->reason = NGX_CONF_UNSET_PTR;
+    cdcf->rate = NGX_CONF_UNSET_PTR;
+    cdcf->dry_run = NGX_CONF_UNSET;
 
     return cdcf;
 }
@@ -130,6 +137,10 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->wait, prev->wait, NGX_HTTP_CDM_STOP_WAIT);
     ngx_conf_merge_ptr_value(conf->pass_headers, prev->pass_headers, NULL);
     ngx_conf_merge_ptr_value(conf->audit, prev->audit, NULL);
+    ngx_conf_merge_ptr_value(conf->enforced, prev->enforced, NULL);
+    ngx_conf_merge_ptr_value(conf->reason, prev->reason, NULL);
+    ngx_conf_merge_ptr_value(conf->rate, prev->rate, NULL);
+    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     conf->server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
     conf->location = ngx_http_conf_get_module_loc_conf(cf,

@@ -41,6 +41,8 @@ static void ngx_http_cdm_stop_record_identity(ngx_http_cdm_stop_record_t *rec,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
     ngx_array_t *roles);
+static void ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_record_sent(ngx_http_cdm_stop_record_t *rec,
@@ -279,6 +281,7 @@ ngx_http_cdm_stop_record_caller(ngx_http_cdm_stop_record_t *rec,
     }
 
     ngx_http_cdm_stop_record_identity(rec, ctx);
+    ngx_http_cdm_stop_record_decision(rec, ctx);
 }
 
 
@@ -350,6 +353,48 @@ ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
     }
 
     ngx_http_cdm_stop_record_char(rec, ']');
+}
+
+
+static void
+ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char            *p;
+    ngx_str_t         *decision, *code;
+    static ngx_str_t   allow = ngx_string("allow");
+    static ngx_str_t   deny = ngx_string("deny");
+
+    if (ctx->decision == NGX_HTTP_CDM_STOP_DECISION_NONE) {
+        return;
+    }
+
+    decision = (ctx->decision == NGX_HTTP_CDM_STOP_DECISION_ALLOW) ? &allow
+                                                                   : &deny;
+
+    ngx_http_cdm_stop_record_text(rec, "decision", decision, decision->len);
+
+    if (ctx->rule.len) {
+        ngx_http_cdm_stop_record_text(rec, "rule", &ctx->rule, ctx->rule.len);
+    }
+
+    if (ctx->reason.len) {
+        ngx_http_cdm_stop_record_text(rec, "reason", &ctx->reason,
+                                      NGX_HTTP_CDM_STOP_REASON_LEN);
+    }
+
+    ngx_http_cdm_stop_record_key(rec, "enforced");
+
+    for (p = (u_char *) (ctx->conf->dry_run ? "false" : "true"); *p; p++) {
+        ngx_http_cdm_stop_record_char(rec, *p);
+    }
+
+    /* an answer of the gateway's own has its code anyway */
+
+    if (ctx->waived && ctx->error == NULL) {
+        code = (ngx_str_t *) &ctx->waived->code;
+        ngx_http_cdm_stop_record_text(rec, "error_code", code, code->len);
+    }
 }
 
 

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_policy.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_variable_stop(ngx_http_request_t *r,
@@ -21,6 +22,8 @@ static ngx_int_t ngx_http_cdm_stop_variable_code(ngx_http_request_t *r,
 static ngx_int_t ngx_http_cdm_stop_variable_verdict(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_decision(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_cdm_stop_variable_verify(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -62,6 +65,15 @@ static ngx_http_variable_t  ngx_http_cdm_stop_vars[] = {
     { ngx_string("cdm_stop_domain"), NULL, ngx_http_cdm_stop_variable_text,
       offsetof(ngx_http_cdm_stop_ctx_t, caller.domain),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_decision"), NULL,
+      ngx_http_cdm_stop_variable_decision, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_rule"), NULL, ngx_http_cdm_stop_variable_text,
+      offsetof(ngx_http_cdm_stop_ctx_t, rule), NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("cdm_stop_policy_trace"), NULL,
+      ngx_http_cdm_stop_variable_trace, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("cdm_stop_verify_status"), NULL,
       ngx_http_cdm_stop_variable_verify, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -141,6 +153,27 @@ ngx_http_cdm_stop_variable_text(ngx_http_request_t *r,
 
     return ngx_http_cdm_stop_variable_set(v,
                                       (ngx_str_t *) ((u_char *) ctx + data));
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_decision(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+    static ngx_str_t          allow = ngx_string("allow");
+    static ngx_str_t          deny = ngx_string("deny");
+
+    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+
+    if (ctx == NULL || ctx->decision == NGX_HTTP_CDM_STOP_DECISION_NONE) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_variable_set(v,
+               (ctx->decision == NGX_HTTP_CDM_STOP_DECISION_ALLOW) ? &allow
+                                                                   : &deny);
 }
 
 

@@ -85,6 +85,10 @@ ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
 
     ngx_http_cdm_stop_verified_init(ctx);
 
+    if (ngx_http_cdm_stop_rate_init(ctx, zone->shm.size) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     if (RAND_bytes(ctx->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN) != 1) {
         ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0, "RAND_bytes() failed");
         return NGX_ERROR;

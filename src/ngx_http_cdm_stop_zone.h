@@ -163,6 +163,8 @@ typedef struct {
     uint64_t                      generations;
     ngx_http_cdm_stop_end_t       torn[NGX_HTTP_CDM_STOP_ENDS];
     ngx_atomic_t                  marked;   /* there is such an end */
+    void                         *buckets;  /* of callers' rates */
+    ngx_uint_t                    nbuckets;
     u_char                        secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
 } ngx_http_cdm_stop_shctx_t;
 
@@ -244,6 +246,10 @@ void ngx_http_cdm_stop_account_end(ngx_http_cdm_stop_account_t *account,
 
 /* milliseconds to leave IAM alone after so many failures before this one */
 int64_t ngx_http_cdm_stop_backoff(ngx_uint_t failures);
+
+/* makes the buckets of callers' rates; NGX_ERROR if the zone is too small */
+ngx_int_t ngx_http_cdm_stop_rate_init(ngx_http_cdm_stop_zone_t *zone,
+    size_t size);
 
 void ngx_http_cdm_stop_verified_init(ngx_http_cdm_stop_zone_t *zone);
 

@@ -187,9 +187,9 @@ EOI
     } elsif ($example =~ /^location/m) {
         $server = $example;
 
-    } elsif ($example =~ /^(?:cdm_stop_zone|cdm_stop_iam|log_format)/m) {
+    } elsif ($example =~ /^(?:cdm_stop_(?:zone|iam|policy)|log_format)/m) {
         $http = $example;
-        $location = $example =~ /cdm_stop_iam huawei|log_format|zone/
+        $location = $example =~ /cdm_stop_iam huawei|log_format|zone|policy/
             ? "$guard $rest" : '';
 
     } else {

@@ -1,0 +1,82 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_policy.h"
+
+
+static void ngx_http_cdm_stop_check_enforced(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf);
+
+
+ngx_int_t
+ngx_http_cdm_stop_check_policies(ngx_conf_t *cf)
+{
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_policy_t     **policies;
+    ngx_http_cdm_stop_loc_conf_t   **locations;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
+
+    locations = cdmcf->locations.elts;
+
+    for (i = 0; i < cdmcf->locations.nelts; i++) {
+
+        if (ngx_http_cdm_stop_policy_resolve(cf, cdmcf, locations[i]->enforced)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if (locations[i]->identity && locations[i]->own) {
+            ngx_http_cdm_stop_check_enforced(cf, locations[i]);
+        }
+    }
+
+    policies = cdmcf->policies.elts;
+
+    for (i = 0; i < cdmcf->policies.nelts; i++) {
+
+        if (!policies[i]->used) {
+            ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &policies[i]->place,
+                                         "policy \"%V\" is not used, write "
+                                         "\"cdm_stop_enforce %V;\" beside "
+                                         "\"cdm_stop\" or remove it",
+                                         &policies[i]->name,
+                                         &policies[i]->name);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_cdm_stop_check_enforced(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf)
+{
+    if (cdcf->dry_run && cdcf->enforced == NULL && cdcf->reason == NULL) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
+                                     "\"cdm_stop_dry_run on\" has no effect "
+                                     "on \"cdm_stop\" without "
+                                     "\"cdm_stop_enforce\" or "
+                                     "\"cdm_stop_reason\", remove it or add "
+                                     "one of them");
+        return;
+    }
+
+    if (cdcf->dry_run && cdcf->inject != NGX_HTTP_CDM_STOP_INJECT_OFF) {
+        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
+                                     "\"cdm_stop_dry_run on\" refuses no stop "
+                                     "of \"cdm_stop\", whatever the policy "
+                                     "says; remove it once the records show "
+                                     "what you want");
+    }
+}
