@@ -222,6 +222,7 @@ typedef struct {
     ngx_http_cdm_stop_place_t       place;      /* of cdm_stop */
     unsigned                        own:1;      /* not inherited */
     unsigned                        named:1;    /* nor is the principal */
+    unsigned                        tried:1;    /* nor is the dry run */
 } ngx_http_cdm_stop_loc_conf_t;
 
 
@@ -458,6 +459,9 @@ void ngx_http_cdm_stop_unmark_headers(ngx_http_request_t *r,
 ngx_uint_t ngx_http_cdm_stop_header_allowed(ngx_http_cdm_stop_loc_conf_t *cdcf,
     ngx_str_t *header);
 
+/* whether it may by default, since CDM knows it */
+ngx_uint_t ngx_http_cdm_stop_header_known(ngx_str_t *header);
+
 /* why a header may not be named in cdm_stop_pass_header, or NULL if it may */
 const char *ngx_http_cdm_stop_header_forbidden(ngx_str_t *name);
 
@@ -492,6 +496,16 @@ void ngx_http_cdm_stop_forget_caller(ngx_http_request_t *r,
 /* NGX_OK, or the status of an answer that refuses the stop */
 ngx_int_t ngx_http_cdm_stop_enforce(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
+
+/*
+ * Refuses a caller that is not identified.  A dry run notes that and returns
+ * NGX_OK where CDM gets the caller's own token or none.
+ */
+ngx_int_t ngx_http_cdm_stop_unidentified(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
+
+/* whether CDM gets the gateway's token with this stop */
+ngx_uint_t ngx_http_cdm_stop_injects(ngx_http_cdm_stop_ctx_t *ctx);
 
 
 /* forwarding */

@@ -240,10 +240,18 @@ ngx_http_cdm_stop_check_variable(ngx_conf_t *cf,
 
     if (name->len == sizeof("remote_user") - 1
         && ngx_strncasecmp(name->data, (u_char *) "remote_user", name->len)
-           == 0
-        && !ngx_http_cdm_stop_has_basic(cf, cdcf))
+           == 0)
     {
-        return "is not checked without \"auth_basic\", add it";
+        if (!ngx_http_cdm_stop_has_basic(cf, cdcf)) {
+            return "is not checked without \"auth_basic\", add it";
+        }
+
+        /* whom something else lets in may write what he likes there */
+
+        if (cdcf->location->satisfy == NGX_HTTP_SATISFY_ANY) {
+            return "is not checked where \"satisfy any\" lets a caller in "
+                   "without a password, remove that";
+        }
     }
 
     if (name->len > sizeof("ssl_client_") - 1

@@ -140,6 +140,7 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->enforced, prev->enforced, NULL);
     ngx_conf_merge_ptr_value(conf->reason, prev->reason, NULL);
     ngx_conf_merge_ptr_value(conf->rate, prev->rate, NULL);
+    conf->tried = (conf->dry_run == 1);
     ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     conf->server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);

@@ -15,53 +15,84 @@ static ngx_int_t ngx_http_cdm_stop_apply_policy(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_denied(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
+static ngx_int_t ngx_http_cdm_stop_waive(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
 static const ngx_http_cdm_stop_error_t *ngx_http_cdm_stop_by_rule(
     ngx_http_request_t *r, ngx_str_t *rule);
 
 
 /*
- * Policy, reason, rate: what is refused by one is not counted by the next.
- * A dry run goes on after the first two.
+ * Policy, reason, rate: what is refused by one is not looked at by the next,
+ * and no stop is counted that would not be sent.  A dry run decides likewise.
  */
 
 ngx_int_t
 ngx_http_cdm_stop_enforce(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_int_t                      rc;
+    ngx_int_t                      rc, reason;
     ngx_http_cdm_stop_loc_conf_t  *cdcf;
 
     cdcf = ctx->conf;
 
-    if (cdcf->enforced == NULL && cdcf->reason == NULL && cdcf->rate == NULL) {
+    if (ctx->waived
+        || (cdcf->enforced == NULL && cdcf->reason == NULL
+            && cdcf->rate == NULL))
+    {
         return NGX_OK;
     }
 
     ctx->decision = NGX_HTTP_CDM_STOP_DECISION_ALLOW;
 
+    /* what the policy denies is recorded with its reason as well */
+
+    reason = cdcf->reason ? ngx_http_cdm_stop_take_reason(r, ctx) : NGX_OK;
+
     if (cdcf->enforced) {
 
         rc = ngx_http_cdm_stop_apply_policy(r, ctx);
 
-        if (rc != NGX_OK) {
+        if (rc != NGX_OK || ctx->waived) {
             return rc;
         }
     }
 
-    if (cdcf->reason && ngx_http_cdm_stop_take_reason(r, ctx) != NGX_OK) {
-
-        rc = ngx_http_cdm_stop_denied(r, ctx, &ngx_http_cdm_stop_no_reason);
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
+    if (reason != NGX_OK) {
+        return ngx_http_cdm_stop_denied(r, ctx, &ngx_http_cdm_stop_no_reason);
     }
 
-    if (cdcf->rate && ngx_http_cdm_stop_take_rate(r, ctx) != NGX_OK) {
-        ctx->decision = NGX_HTTP_CDM_STOP_DECISION_DENY;
-        return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_too_many);
+    if (cdcf->rate == NULL) {
+        return NGX_OK;
+    }
+
+    rc = ngx_http_cdm_stop_take_rate(r, ctx);
+
+    if (rc == NGX_ERROR) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (rc == NGX_DECLINED) {
+        return ngx_http_cdm_stop_denied(r, ctx, &ngx_http_cdm_stop_too_many);
     }
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_unidentified(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error)
+{
+    if (ctx->conf->reason) {
+        (void) ngx_http_cdm_stop_take_reason(r, ctx);
+    }
+
+    if (ngx_http_cdm_stop_injects(ctx)) {
+        return ngx_http_cdm_stop_refuse(r, ctx, error);
+    }
+
+    /* the caller has no more power than its own token gives it at CDM */
+
+    return ngx_http_cdm_stop_waive(r, ctx, error);
 }
 
 
@@ -100,9 +131,22 @@ ngx_http_cdm_stop_denied(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
 {
     ctx->decision = NGX_HTTP_CDM_STOP_DECISION_DENY;
 
+    return ngx_http_cdm_stop_waive(r, ctx, error);
+}
+
+
+/* refuses a stop, or notes in a dry run what would have been answered */
+
+static ngx_int_t
+ngx_http_cdm_stop_waive(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
+    const ngx_http_cdm_stop_error_t *error)
+{
     if (!ctx->conf->dry_run) {
         return ngx_http_cdm_stop_refuse(r, ctx, error);
     }
+
+    ctx->decision = NGX_HTTP_CDM_STOP_DECISION_DENY;
+    ctx->retry_after = 0;
 
     /* the first one is what would have been answered */
 

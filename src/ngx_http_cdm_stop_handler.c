@@ -358,16 +358,30 @@ ngx_http_cdm_stop_steps(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 }
 
 
+ngx_uint_t
+ngx_http_cdm_stop_injects(ngx_http_cdm_stop_ctx_t *ctx)
+{
+    switch (ctx->conf->inject) {
+
+    case NGX_HTTP_CDM_STOP_INJECT_OFF:
+        return 0;
+
+    case NGX_HTTP_CDM_STOP_INJECT_MISSING:
+        return ctx->caller_token.len == 0;
+
+    default: /* NGX_HTTP_CDM_STOP_INJECT_ALWAYS */
+        return 1;
+    }
+}
+
+
 static ngx_int_t
 ngx_http_cdm_stop_choose_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
     ngx_http_cdm_stop_identity_t  *identity;
 
-    if (ctx->conf->inject == NGX_HTTP_CDM_STOP_INJECT_OFF
-        || (ctx->conf->inject == NGX_HTTP_CDM_STOP_INJECT_MISSING
-            && ctx->caller_token.len))
-    {
+    if (!ngx_http_cdm_stop_injects(ctx)) {
         ctx->token = ctx->caller_token;
         return NGX_OK;
     }

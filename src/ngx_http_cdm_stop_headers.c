@@ -185,12 +185,8 @@ ngx_http_cdm_stop_header_allowed(ngx_http_cdm_stop_loc_conf_t *cdcf,
     ngx_str_t   *name;
     ngx_uint_t   i;
 
-    for (name = ngx_http_cdm_stop_headers_allowed; name->len; name++) {
-        if (header->len == name->len
-            && ngx_strncasecmp(header->data, name->data, name->len) == 0)
-        {
-            return 1;
-        }
+    if (ngx_http_cdm_stop_header_known(header)) {
+        return 1;
     }
 
     if (cdcf->pass_headers == NULL) {
@@ -202,6 +198,23 @@ ngx_http_cdm_stop_header_allowed(ngx_http_cdm_stop_loc_conf_t *cdcf,
     for (i = 0; i < cdcf->pass_headers->nelts; i++) {
         if (header->len == name[i].len
             && ngx_strncasecmp(header->data, name[i].data, name[i].len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_header_known(ngx_str_t *header)
+{
+    ngx_str_t  *name;
+
+    for (name = ngx_http_cdm_stop_headers_allowed; name->len; name++) {
+        if (header->len == name->len
+            && ngx_strncasecmp(header->data, name->data, name->len) == 0)
         {
             return 1;
         }

@@ -10,8 +10,6 @@
 #include "ngx_http_cdm_stop.h"
 
 
-static ngx_int_t ngx_http_cdm_stop_unidentified(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
 static ngx_int_t ngx_http_cdm_stop_identified(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_take_facts(ngx_http_request_t *r,
@@ -73,16 +71,6 @@ ngx_http_cdm_stop_credentials(ngx_http_request_t *r,
 
     return ngx_http_cdm_stop_unidentified(r, ctx,
                                           &ngx_http_cdm_stop_no_credentials);
-}
-
-
-/* all that is refused because of who asks, or because nobody can tell */
-
-static ngx_int_t
-ngx_http_cdm_stop_unidentified(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error)
-{
-    return ngx_http_cdm_stop_refuse(r, ctx, error);
 }
 
 

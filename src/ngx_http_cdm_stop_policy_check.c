@@ -35,7 +35,10 @@ ngx_http_cdm_stop_check_policies(ngx_conf_t *cf)
             return NGX_ERROR;
         }
 
-        if (locations[i]->identity && locations[i]->own) {
+        if (locations[i]->identity
+            && locations[i]->dry_run
+            && (locations[i]->own || locations[i]->tried))
+        {
             ngx_http_cdm_stop_check_enforced(cf, locations[i]);
         }
     }
@@ -62,21 +65,29 @@ static void
 ngx_http_cdm_stop_check_enforced(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf)
 {
-    if (cdcf->dry_run && cdcf->enforced == NULL && cdcf->reason == NULL) {
+    if (cdcf->enforced == NULL && cdcf->reason == NULL && cdcf->rate == NULL
+        && (cdcf->inject == NGX_HTTP_CDM_STOP_INJECT_ALWAYS
+            || (cdcf->verify == NGX_HTTP_CDM_STOP_VERIFY_OFF
+                && cdcf->principal == NULL)))
+    {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
                                      "\"cdm_stop_dry_run on\" has no effect "
                                      "on \"cdm_stop\" without "
-                                     "\"cdm_stop_enforce\" or "
-                                     "\"cdm_stop_reason\", remove it or add "
+                                     "\"cdm_stop_enforce\", "
+                                     "\"cdm_stop_reason\" or "
+                                     "\"cdm_stop_rate\", remove it or add "
                                      "one of them");
         return;
     }
 
-    if (cdcf->dry_run && cdcf->inject != NGX_HTTP_CDM_STOP_INJECT_OFF) {
+    if (cdcf->inject != NGX_HTTP_CDM_STOP_INJECT_OFF) {
         ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
                                      "\"cdm_stop_dry_run on\" refuses no stop "
                                      "of \"cdm_stop\", whatever the policy "
-                                     "says; remove it once the records show "
-                                     "what you want");
+                                     "says: everyone %s stops jobs with the "
+                                     "gateway's token; remove it once the "
+                                     "records show what you want",
+                                     cdcf->anonymous ? "who reaches it"
+                                                     : "who is identified");
     }
 }

@@ -18,6 +18,9 @@
 /* buckets that one caller may be in */
 #define NGX_HTTP_CDM_STOP_RATE_WAY  8
 
+/* bytes of an IPv6 address that tell networks apart */
+#define NGX_HTTP_CDM_STOP_RATE_NET  8
+
 /* the part of the zone that buckets take */
 #define NGX_HTTP_CDM_STOP_RATE_PART 64
 
@@ -31,11 +34,14 @@ typedef struct {
     u_char                     id[16];
     int64_t                    last;
     int64_t                    level;
+    int64_t                    empty;       /* when it will be */
 } ngx_http_cdm_stop_bucket_t;
 
 
 static ngx_int_t ngx_http_cdm_stop_rate_id(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, u_char *id);
+static void ngx_http_cdm_stop_rate_address(ngx_http_request_t *r,
+    ngx_str_t *name);
 static ngx_http_cdm_stop_bucket_t *ngx_http_cdm_stop_bucket(
     ngx_http_cdm_stop_shctx_t *sh, u_char *id, int64_t rate, int64_t now);
 
@@ -155,6 +161,7 @@ ngx_http_cdm_stop_take_rate(ngx_http_request_t *r,
 
     if (over <= 0) {
         bucket->level += NGX_HTTP_CDM_STOP_MINUTE;
+        bucket->empty = now + bucket->level / rate->rate;
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
@@ -177,16 +184,22 @@ ngx_http_cdm_stop_rate_id(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
 {
     u_char       *p, *data;
     size_t        len;
-    ngx_str_t    *name;
+    ngx_str_t     name;
     ngx_uint_t    named;
     unsigned int  n;
 
     named = (ctx->caller.principal.len != 0);
-    name = named ? &ctx->caller.principal : &r->connection->addr_text;
+
+    if (named) {
+        name = ctx->caller.principal;
+
+    } else {
+        ngx_http_cdm_stop_rate_address(r, &name);
+    }
 
     /* another rate is another bucket */
 
-    len = 1 + sizeof(ngx_http_cdm_stop_rate_t) + name->len;
+    len = 1 + sizeof(ngx_http_cdm_stop_rate_t) + name.len;
 
     data = ngx_pnalloc(r->pool, len);
     if (data == NULL) {
@@ -196,7 +209,7 @@ ngx_http_cdm_stop_rate_id(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
     p = data;
     *p++ = named ? 'p' : 'a';
     p = ngx_cpymem(p, ctx->conf->rate, sizeof(ngx_http_cdm_stop_rate_t));
-    ngx_memcpy(p, name->data, name->len);
+    ngx_memcpy(p, name.data, name.len);
 
     if (EVP_Digest(data, len, id, &n, EVP_sha256(), NULL) != 1) {
         return NGX_ERROR;
@@ -206,9 +219,33 @@ ngx_http_cdm_stop_rate_id(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
 }
 
 
+/* one host has all addresses of its IPv6 network, which has 64 bits */
+
+static void
+ngx_http_cdm_stop_rate_address(ngx_http_request_t *r, ngx_str_t *name)
+{
+#if (NGX_HAVE_INET6)
+    struct sockaddr_in6  *sin6;
+
+    if (r->connection->sockaddr->sa_family == AF_INET6) {
+
+        sin6 = (struct sockaddr_in6 *) r->connection->sockaddr;
+
+        if (!IN6_IS_ADDR_V4MAPPED(&sin6->sin6_addr)) {
+            name->data = sin6->sin6_addr.s6_addr;
+            name->len = NGX_HTTP_CDM_STOP_RATE_NET;
+            return;
+        }
+    }
+#endif
+
+    *name = r->connection->addr_text;
+}
+
+
 /*
  * The bucket of an id, drained up to now.  Of the few that it may be in, the
- * emptiest one makes room: it is forgotten soonest anyway.
+ * one that is empty first makes room.
  */
 
 static ngx_http_cdm_stop_bucket_t *
@@ -236,7 +273,7 @@ ngx_http_cdm_stop_bucket(ngx_http_cdm_stop_shctx_t *sh, u_char *id,
             return b;
         }
 
-        if (b->level - (now - b->last) < found->level - (now - found->last)) {
+        if (b->empty < found->empty) {
             found = b;
         }
     }
@@ -244,6 +281,7 @@ ngx_http_cdm_stop_bucket(ngx_http_cdm_stop_shctx_t *sh, u_char *id,
     ngx_memcpy(found->id, id, sizeof(found->id));
     found->last = now;
     found->level = 0;
+    found->empty = now;
 
     return found;
 }

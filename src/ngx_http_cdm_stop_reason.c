@@ -11,7 +11,14 @@
 #include "ngx_http_cdm_stop_policy.h"
 
 
+/* so much of the start of a token shows that it is one */
+#define NGX_HTTP_CDM_STOP_REASON_TOKEN  16
+
+
+static const char *ngx_http_cdm_stop_reason_header(ngx_str_t *name);
 static ngx_uint_t ngx_http_cdm_stop_reason_legal(ngx_str_t *value);
+static ngx_uint_t ngx_http_cdm_stop_reason_tells(ngx_str_t *value,
+    ngx_str_t *token);
 
 
 /* "cdm_stop_reason HEADER [~regex]" */
@@ -37,9 +44,7 @@ ngx_http_cdm_stop_reason_directive(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_OK;
     }
 
-    why = ngx_http_cdm_stop_header_legal(&value[1])
-          ? ngx_http_cdm_stop_header_forbidden(&value[1])
-          : "is no name of a header";
+    why = ngx_http_cdm_stop_reason_header(&value[1]);
 
     if (why) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -74,6 +79,36 @@ ngx_http_cdm_stop_reason_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     cdcf->reason = reason;
 
     return NGX_CONF_OK;
+}
+
+
+/* why no reason can come in this header, or NULL */
+
+static const char *
+ngx_http_cdm_stop_reason_header(ngx_str_t *name)
+{
+    size_t  i;
+
+    if (!ngx_http_cdm_stop_header_legal(name)) {
+        return "is no name of a header";
+    }
+
+    for (i = 0; i < name->len; i++) {
+        if (!(name->data[i] == '-'
+              || (name->data[i] >= '0' && name->data[i] <= '9')
+              || ((name->data[i] | 0x20) >= 'a'
+                  && (name->data[i] | 0x20) <= 'z')))
+        {
+            return "is not of letters, digits and \"-\", and nginx drops such "
+                   "headers";
+        }
+    }
+
+    if (ngx_http_cdm_stop_header_known(name)) {
+        return "goes to CDM and says something else there";
+    }
+
+    return ngx_http_cdm_stop_header_forbidden(name);
 }
 
 
@@ -120,7 +155,10 @@ ngx_http_cdm_stop_take_reason(ngx_http_request_t *r,
         value = &h[i].value;
     }
 
-    if (value == NULL || !ngx_http_cdm_stop_reason_legal(value)) {
+    if (value == NULL
+        || !ngx_http_cdm_stop_reason_legal(value)
+        || ngx_http_cdm_stop_reason_tells(value, &ctx->caller_token))
+    {
         return NGX_DECLINED;
     }
 
@@ -166,4 +204,29 @@ ngx_http_cdm_stop_reason_legal(ngx_str_t *value)
     }
 
     return visible;
+}
+
+
+/* whether it has the caller's token in it, which is in no record */
+
+static ngx_uint_t
+ngx_http_cdm_stop_reason_tells(ngx_str_t *value, ngx_str_t *token)
+{
+    u_char  *p, *last;
+
+    if (token->len < NGX_HTTP_CDM_STOP_REASON_TOKEN
+        || value->len < NGX_HTTP_CDM_STOP_REASON_TOKEN)
+    {
+        return 0;
+    }
+
+    last = value->data + value->len - NGX_HTTP_CDM_STOP_REASON_TOKEN;
+
+    for (p = value->data; p <= last; p++) {
+        if (ngx_memcmp(p, token->data, NGX_HTTP_CDM_STOP_REASON_TOKEN) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
 }

@@ -365,6 +365,11 @@ ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
     static ngx_str_t   allow = ngx_string("allow");
     static ngx_str_t   deny = ngx_string("deny");
 
+    if (ctx->reason.len) {
+        ngx_http_cdm_stop_record_text(rec, "reason", &ctx->reason,
+                                      NGX_HTTP_CDM_STOP_REASON_LEN);
+    }
+
     if (ctx->decision == NGX_HTTP_CDM_STOP_DECISION_NONE) {
         return;
     }
@@ -376,11 +381,6 @@ ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
 
     if (ctx->rule.len) {
         ngx_http_cdm_stop_record_text(rec, "rule", &ctx->rule, ctx->rule.len);
-    }
-
-    if (ctx->reason.len) {
-        ngx_http_cdm_stop_record_text(rec, "reason", &ctx->reason,
-                                      NGX_HTTP_CDM_STOP_REASON_LEN);
     }
 
     ngx_http_cdm_stop_record_key(rec, "enforced");

@@ -285,7 +285,9 @@ ngx_http_cdm_stop_variable_verify(ngx_http_request_t *r,
                                                                   : &hit);
     }
 
-    if (ctx->error == &ngx_http_cdm_stop_not_valid) {
+    if (ctx->error == &ngx_http_cdm_stop_not_valid
+        || ctx->waived == &ngx_http_cdm_stop_not_valid)
+    {
         return ngx_http_cdm_stop_variable_set(v, &refused);
     }
 

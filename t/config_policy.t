@@ -127,6 +127,20 @@ $lint->is_warning('C08 a dry run of nothing',
 $lint->is_warning('C08 a dry run',
     $lint->with(SETTING => 'cdm_stop_dry_run on;'), 'GUARD',
     '"cdm_stop_dry_run on" refuses no stop');
+$lint->is_warning('C02 a dry run while injecting',
+    $lint->with(SETTING => 'cdm_stop_dry_run on;'), 'GUARD',
+    qr/everyone who is identified stops jobs with the gateway's token/);
+$lint->is_warning('C02 a dry run while injecting for anyone',
+    $lint->with(SETTING => 'cdm_stop_verify off; cdm_stop_anonymous on; '
+        . 'cdm_stop_dry_run on;'), 'GUARD',
+    qr/everyone who reaches it stops jobs with the gateway's token/);
+$lint->is_warning('C02 a dry run in a location that inherits the guard',
+    $lint->with(SETTING => 'location /v1.1/x { cdm_stop_dry_run on; '
+        . 'proxy_pass http://127.0.0.1:%%CDM_PORT%%; }'), 'GUARD',
+    '"cdm_stop_dry_run on" refuses no stop');
+$lint->is_fine("C02 $_", $lint->with(SETTING => $_)) for
+    'cdm_stop_dry_run on; cdm_stop_inject off;',
+    'cdm_stop_dry_run off;';
 
 $lint->is_fine("C01 $_", $lint->with(SETTING => "$_;"))
     for 'cdm_stop_reason X-Reason', 'cdm_stop_reason off',
@@ -138,6 +152,12 @@ error('a reason in X-Auth-Token', 'SETTING', 'cdm_stop_reason X-Auth-Token;',
       'header "X-Auth-Token" cannot hold the reason: it ');
 error('a reason in no header', 'SETTING', 'cdm_stop_reason "a b";',
       'header "a b" cannot hold the reason: it is no name of a header');
+error("a reason in $_", 'SETTING', "cdm_stop_reason $_;",
+      qq(header "$_" cannot hold the reason: it is not of letters, digits))
+    for 'X_Reason', 'X.Reason';
+error("a reason in $_", 'SETTING', "cdm_stop_reason $_;",
+      qq(header "$_" cannot hold the reason: it goes to CDM and says something))
+    for 'User-Agent', 'traceparent';
 error('no pattern of a reason', 'SETTING', 'cdm_stop_reason X-Reason CHG;',
       '"CHG" is no pattern, write "~" before it');
 error('a bad pattern of a reason', 'SETTING', 'cdm_stop_reason X-Reason ~(;',

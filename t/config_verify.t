@@ -157,6 +157,11 @@ $lint->is_warning('H13 $remote_user without auth_basic',
 $lint->is_warning('H13 $remote_user with auth_basic off',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
         BASIC => 'auth_basic off;'), 'GUARD', '$remote_user" is not checked');
+$lint->is_warning('H13 $remote_user with satisfy any',
+    mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
+        BASIC => 'auth_basic jobs; auth_basic_user_file %%TESTDIR%%/none; '
+            . 'satisfy any; allow 10.0.0.0/8; deny all;'), 'GUARD',
+    '"$remote_user" is not checked where "satisfy any" lets a caller in');
 $lint->is_fine('H13 $remote_user with auth_basic',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
         BASIC => 'auth_basic x; auth_basic_user_file users;'));

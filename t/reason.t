@@ -48,6 +48,20 @@ http {
         cdm_stop_reason X-Stop-Reason ~^CHG-[0-9]+:;
         location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
     }
+    cdm_stop_policy none { deny all; }
+    server {
+        listen 127.0.0.1:%%PORT_denied%%;
+        cdm_stop_reason X-Stop-Reason;
+        cdm_stop_enforce none;
+        location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
+    }
+    server {
+        listen 127.0.0.1:%%PORT_named%%;
+        cdm_stop_reason X-Stop-Reason;
+        cdm_stop_anonymous off;
+        cdm_stop_principal $http_x_who;
+        location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
+    }
     server {
         listen 127.0.0.1:%%PORT_slow%%;
         cdm_stop_reason X-Stop-Reason ~^(a+)+$;
@@ -113,6 +127,19 @@ for my $case (@bad) {
     is($cdm->counters->{requests}, $before, "H14 $name: nothing sent");
 }
 
+subtest 'H14 the caller\'s token as a reason' => sub {
+    my $token = $t->ledger->token(300, register => 0);
+    my $before = $cdm->counters->{requests};
+    my $answer = $t->put_stop(headers => [
+        ['X-Auth-Token', $token], ['X-Stop-Reason', "I am $token, stop it"]]);
+
+    is($answer->{status}, 400, 'refused');
+    my ($record) = records_for($answer, 1);
+    is_deeply([@$record{qw(error_code reason)}], ['CDMSTOP.0004', undef],
+        'and not recorded');
+    is($cdm->counters->{requests}, $before, 'nothing sent');
+};
+
 my @good = (
     ['', 'disk is full'], ['', 'x' x 512], ['', "say \"no\" \\ \xe2\x82\xac"],
     ['ticket', 'CHG-17: rollback'], ['slow', 'aaa'],
@@ -132,6 +159,22 @@ for my $case (@good) {
     is($_->{reason}, $text, "$name: in the $_->{stage}")
         for $intent, $outcome;
 }
+
+subtest 'H14 a stop that the policy denies' => sub {
+    my $answer = stop('denied', 'because');
+    my ($record) = records_for($answer, 1);
+
+    is_deeply([@$record{qw(stage error_code reason)}],
+        ['refused', 'CDMSTOP.0201', 'because'], 'is recorded with its reason');
+};
+
+subtest 'H14 a caller that is not identified' => sub {
+    my $answer = stop('named', 'because');
+    my ($record) = records_for($answer, 1);
+
+    is_deeply([@$record{qw(stage error_code reason decision)}],
+        ['refused', 'CDMSTOP.0101', 'because', undef], 'as well');
+};
 
 is(scalar(grep { /x-stop-reason/i }
               map { JSON::PP->new->allow_blessed->encode({%$_}) }
