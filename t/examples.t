@@ -386,6 +386,20 @@ $tested{$_->[0]} = example(@$_) for (
     }],
 );
 
+subtest 'the lines of cdm_stop in the server' => sub {
+    my $conf = configuration('Mutual TLS');
+
+    ok($conf =~ s/^( +location [^\n]+\n)((?: +cdm_stop.*\n)+)/$2$1/m, 'moved');
+    unlink $t->path('audit.jsonl');
+    $t->config($conf);
+    $t->start;
+
+    may('the scheduler', 'CN=airflow,OU=data,O=acme', 'airflow',
+        client => 'airflow');
+    may_not('nobody', 400, undef, undef);
+    $t->stop;
+};
+
 is_deeply([sort keys %tested], [sort keys %example],
     'each example is here');
 
