@@ -165,6 +165,7 @@ ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
 {
+    ngx_str_t                        key;
     ngx_uint_t                       i;
     ngx_http_core_srv_conf_t       **cscfp;
     ngx_http_core_main_conf_t       *cmcf;
@@ -198,6 +199,12 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     cdmcf->server = cscfp[0]->ctx;
 
     if (ngx_http_cdm_stop_create_worker(cf, cdmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_str_null(&key);
+
+    if (ngx_http_cdm_stop_chain_zones(cf, &cdmcf->chains, &key) != NGX_OK) {
         return NGX_ERROR;
     }
 

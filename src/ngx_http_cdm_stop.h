@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include <nginx.h>
+#include "ngx_http_cdm_stop_chain.h"
 #include "ngx_http_cdm_stop_iam.h"
 #include "ngx_http_cdm_stop_target.h"
 #include "ngx_http_cdm_stop_text.h"
@@ -26,8 +27,6 @@
 
 
 #define NGX_HTTP_CDM_STOP_VERSION         "0.1.0"
-
-#define NGX_HTTP_CDM_STOP_REQUEST_ID_LEN  32
 
 /* CDM's body as far as it is read for the verdict: it lists a few messages */
 #define NGX_HTTP_CDM_STOP_CDM_BODY_LEN    (64 * 1024)
@@ -44,9 +43,6 @@
 #define NGX_HTTP_CDM_STOP_ALERT_EVERY     60
 
 #define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
-
-/* the longest record: all fields at their bounds, each byte as \uXXXX */
-#define NGX_HTTP_CDM_STOP_RECORD_LEN      32768
 
 
 typedef enum {
@@ -117,7 +113,7 @@ struct ngx_http_cdm_stop_identity_s {
 
 
 typedef struct {
-    ngx_open_file_t                *file;
+    ngx_http_cdm_stop_chain_t      *chain;
     unsigned                        best_effort:1;
     unsigned                        by_name:1;  /* the word was written */
 } ngx_http_cdm_stop_audit_t;
@@ -156,7 +152,9 @@ typedef struct {
     ngx_uint_t                      lost;       /* records */
     time_t                          lost_logged;
     time_t                          refused_logged;
-    u_char                          record[NGX_HTTP_CDM_STOP_RECORD_LEN];
+    u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
+                                           + NGX_HTTP_CDM_STOP_RECORD_LEN
+                                           + NGX_HTTP_CDM_STOP_RECORD_TAIL];
 } ngx_http_cdm_stop_worker_t;
 
 
@@ -171,6 +169,7 @@ typedef struct {
     ngx_array_t                     identities; /* of pointers */
     ngx_array_t                     peers;      /* ngx_http_cdm_stop_peer_t */
     ngx_array_t                     locations;  /* all, of pointers */
+    ngx_array_t                     chains;     /* of pointers */
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
     void                           *pages;      /* of the configuration */
     ngx_http_cdm_stop_worker_t     *worker;
@@ -233,6 +232,10 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_http_cdm_stop_fingerprint_t caller_fp;
     ngx_http_cdm_stop_fingerprint_t token_fp;
     uint64_t                        generation;
+
+    /* where the intent is in the tables of the targets */
+
+    ngx_uint_t                      slots[NGX_HTTP_CDM_STOP_AUDIT_TARGETS];
 
     /* waiting for IAM */
 
@@ -540,20 +543,12 @@ ngx_int_t ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
 void ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 
-/*
- * Marks, seen by all workers, of files that end within a line.  unmark takes
- * the mark of a file away and returns whether the file still ends there.
- */
-void ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_end_t *end);
-ngx_uint_t ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *zone);
-ngx_uint_t ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_end_t *end);
-
 char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+/* writes a record to all targets of the location */
 ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
-    ngx_array_t *targets, u_char *record, size_t len);
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_record_t *rec);
 
 
 /* configuration */

@@ -12,11 +12,6 @@
 
 static char *ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name);
-static ngx_int_t ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len);
-static void ngx_http_cdm_stop_audit_tear(ngx_shm_zone_t *zone, ngx_fd_t fd);
-static ngx_uint_t ngx_http_cdm_stop_audit_mend(ngx_shm_zone_t *zone,
-    ngx_fd_t fd);
 static void ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
     ngx_http_cdm_stop_audit_t *audit, ngx_err_t err);
 
@@ -90,7 +85,7 @@ static char *
 ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name)
 {
-    ngx_str_t  path;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     if (name->len == 0) {
         return "has an empty target, name a file, \"stderr\" or \"off\"";
@@ -101,21 +96,18 @@ ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
                "name a file or \"stderr\"";
     }
 
-    path = *name;
+    cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
 
-    if (ngx_strcmp(name->data, "stderr") == 0) {
-        ngx_str_null(&path);
-        audit->best_effort = 1;
-    }
-
-    /* opened by the master, opened again on USR1 */
-
-    audit->file = ngx_conf_open_file(cf->cycle, &path);
-    if (audit->file == NULL) {
+    audit->chain = ngx_http_cdm_stop_chain_add(cf, &cdmcf->chains, name);
+    if (audit->chain == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    if (audit->file->flush) {
+    if (!audit->chain->is_file) {
+        audit->best_effort = 1;
+    }
+
+    if (audit->chain->file->flush) {
         return "names a file that \"access_log\" buffers, give the records "
                "a file of their own";
     }
@@ -125,22 +117,20 @@ ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
 
 
 ngx_int_t
-ngx_http_cdm_stop_audit_write(ngx_http_request_t *r, ngx_array_t *targets,
-    u_char *record, size_t len)
+ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_record_t *rec)
 {
-    ngx_int_t                       rc;
-    ngx_uint_t                      i;
-    ngx_http_cdm_stop_audit_t      *audit;
-    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+    ngx_int_t                   rc;
+    ngx_uint_t                  i;
+    ngx_http_cdm_stop_audit_t  *audit;
 
     rc = NGX_OK;
-    audit = targets->elts;
-    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+    audit = ctx->conf->audit->elts;
 
-    for (i = 0; i < targets->nelts; i++) {
+    for (i = 0; i < ctx->conf->audit->nelts; i++) {
 
-        if (ngx_http_cdm_stop_audit_write_one(cdmcf->zone, &audit[i], record,
-                                              len)
+        if (ngx_http_cdm_stop_chain_append(audit[i].chain, rec, &ctx->slots[i],
+                                           r->connection->log)
             == NGX_OK)
         {
             continue;
@@ -154,93 +144,6 @@ ngx_http_cdm_stop_audit_write(ngx_http_request_t *r, ngx_array_t *targets,
     }
 
     return rc;
-}
-
-
-/*
- * One write(2) for one record: on a file that is open for appending, the
- * lines of several workers do not mix.  The byte before the record is for the
- * line break that a torn line lacks.
- */
-
-static ngx_int_t
-ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len)
-{
-    ssize_t    n;
-    ngx_fd_t   fd;
-    ngx_err_t  err;
-
-    fd = audit->file->fd;
-
-    if (ngx_http_cdm_stop_audit_mend(zone, fd)) {
-        record--;
-        len++;
-        *record = LF;
-    }
-
-    n = ngx_write_fd(fd, record, len);
-
-    if (n == (ssize_t) len) {
-        return NGX_OK;
-    }
-
-    err = ngx_errno;
-
-    if (n > 0) {
-        ngx_http_cdm_stop_audit_tear(zone, fd);
-        err = 0;
-    }
-
-    ngx_set_errno(err);
-
-    return NGX_ERROR;
-}
-
-
-/* the file ends within a line: its place is kept for whoever writes next */
-
-static void
-ngx_http_cdm_stop_audit_tear(ngx_shm_zone_t *zone, ngx_fd_t fd)
-{
-    ngx_file_info_t           fi;
-    ngx_http_cdm_stop_end_t   end;
-
-    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR || !ngx_is_file(&fi)) {
-        return;
-    }
-
-    end.dev = fi.st_dev;
-    end.uniq = ngx_file_uniq(&fi);
-    end.size = lseek(fd, 0, SEEK_CUR);
-
-    ngx_http_cdm_stop_zone_mark(zone, &end);
-}
-
-
-/*
- * Whether the file still ends where a line was torn.  Who is told so is the
- * only one, and ends that line with its record; a file that has grown since,
- * is shorter, or another one by now, is of no concern.
- */
-
-static ngx_uint_t
-ngx_http_cdm_stop_audit_mend(ngx_shm_zone_t *zone, ngx_fd_t fd)
-{
-    ngx_file_info_t           fi;
-    ngx_http_cdm_stop_end_t   end;
-
-    if (!ngx_http_cdm_stop_zone_marked(zone)
-        || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR)
-    {
-        return 0;
-    }
-
-    end.dev = fi.st_dev;
-    end.uniq = ngx_file_uniq(&fi);
-    end.size = ngx_file_size(&fi);
-
-    return ngx_http_cdm_stop_zone_unmark(zone, &end);
 }
 
 
@@ -266,5 +169,5 @@ ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
 
     ngx_log_error(NGX_LOG_ALERT, r->connection->log, err,
                   "audit record could not be written to \"%V\", %ui lost "
-                  "by this worker", &audit->file->name, worker->lost);
+                  "by this worker", &audit->chain->name, worker->lost);
 }

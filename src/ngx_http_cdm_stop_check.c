@@ -181,7 +181,7 @@ ngx_http_cdm_stop_check_audit(ngx_conf_t *cf,
     audit = cdcf->audit->elts;
 
     for (i = 0; i < cdcf->audit->nelts; i++) {
-        if (audit[i].file->name.len || audit[i].by_name) {
+        if (audit[i].chain->is_file || audit[i].by_name) {
             return NGX_OK;
         }
     }

@@ -47,6 +47,9 @@ ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf)
            != NGX_OK
         || ngx_array_init(&cdmcf->locations, cf->pool, 16,
                           sizeof(ngx_http_cdm_stop_loc_conf_t *))
+           != NGX_OK
+        || ngx_array_init(&cdmcf->chains, cf->pool, 4,
+                          sizeof(ngx_http_cdm_stop_chain_t *))
            != NGX_OK)
     {
         return NULL;

@@ -15,20 +15,10 @@
 #define NGX_HTTP_CDM_STOP_MESSAGE  512
 
 
-/*
- * A record under construction.  A field that does not fit makes pos NULL,
- * after which nothing is added any more.
- */
-
-typedef struct {
-    u_char  *start;
-    u_char  *pos;
-    u_char  *end;
-} ngx_http_cdm_stop_record_t;
-
-
 static void ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage);
+static void ngx_http_cdm_stop_record_open(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_open_t *intent);
 static void ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_uint_t ngx_http_cdm_stop_record_question(u_char *p, u_char *last);
@@ -72,6 +62,7 @@ ngx_int_t
 ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
+    ngx_http_cdm_stop_open_t    intent;
     ngx_http_cdm_stop_record_t  rec;
 
     if (ctx->conf->audit->nelts == 0) {
@@ -84,6 +75,8 @@ ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ngx_http_cdm_stop_record_tokens(&rec, r, ctx);
     ngx_http_cdm_stop_record_number(&rec, "wait_ms", ctx->wait_time);
 
+    ngx_http_cdm_stop_record_open(&rec, ctx, &intent);
+
     if (ngx_http_cdm_stop_record_end(&rec, r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -91,6 +84,33 @@ ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ctx->intent = 1;
 
     return NGX_OK;
+}
+
+
+/* what has to be known to write the outcome if this worker is gone by then */
+
+static void
+ngx_http_cdm_stop_record_open(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_open_t *intent)
+{
+    intent->pid = ngx_pid;
+
+    ngx_memcpy(intent->id, ctx->id, sizeof(intent->id));
+    ngx_memcpy(intent->project, ctx->target.project.data,
+               sizeof(intent->project));
+    ngx_memcpy(intent->cluster, ctx->target.cluster.data,
+               sizeof(intent->cluster));
+    ngx_memcpy(intent->job, ctx->target.job.data, ctx->target.job.len);
+    intent->job_len = ctx->target.job.len;
+
+    /* the time is the first member behind the stage */
+
+    ngx_memcpy(intent->time,
+               rec->start + sizeof(",\"stage\":\"intent\",\"time\":\"") - 1,
+               sizeof(intent->time));
+
+    rec->op = NGX_HTTP_CDM_STOP_OPEN_ADD;
+    rec->intent = intent;
 }
 
 
@@ -137,15 +157,20 @@ ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
 
     /* a record is built and written at one go, so one buffer serves all */
 
-    rec->start = cdmcf->worker->record + 1;
+    rec->start = cdmcf->worker->record + NGX_HTTP_CDM_STOP_RECORD_HEAD;
     rec->pos = rec->start;
-    rec->end = cdmcf->worker->record + NGX_HTTP_CDM_STOP_RECORD_LEN;
+    rec->end = rec->start + NGX_HTTP_CDM_STOP_RECORD_LEN;
+
+    /* who is refused behind an intent has no outcome but this */
+
+    rec->op = NGX_HTTP_CDM_STOP_OPEN_REMOVE;
+    rec->intent = NULL;
 
     tp = ngx_timeofday();
     ngx_gmtime(tp->sec, &tm);
 
     rec->pos = ngx_sprintf(rec->pos,
-                           "{\"v\":1,\"stage\":\"%s\","
+                           ",\"stage\":\"%s\","
                            "\"time\":\"%4d-%02d-%02dT%02d:%02d:%02d.%03MZ\","
                            "\"request_id\":\"%*s\","
                            "\"operation\":\"StopJob\"",
@@ -360,17 +385,13 @@ static ngx_int_t
 ngx_http_cdm_stop_record_end(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    if (rec->pos == NULL || rec->end - rec->pos < 2) {
+    if (rec->pos == NULL) {
         ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
                       "audit record could not be built");
         return NGX_ERROR;
     }
 
-    *rec->pos++ = '}';
-    *rec->pos++ = LF;
-
-    return ngx_http_cdm_stop_audit_write(r, ctx->conf->audit, rec->start,
-                                         rec->pos - rec->start);
+    return ngx_http_cdm_stop_audit_write(r, ctx, rec);
 }
 
 

@@ -55,15 +55,6 @@ typedef u_char  ngx_http_cdm_stop_fingerprint_t[
                                             NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
 
 
-/* where a file of records ended; all zero is no file */
-
-typedef struct {
-    dev_t                      dev;
-    ngx_file_uniq_t            uniq;
-    off_t                      size;
-} ngx_http_cdm_stop_end_t;
-
-
 /* what an identity's directives say of its tokens, in milliseconds */
 
 typedef struct {

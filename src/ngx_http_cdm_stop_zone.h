@@ -29,9 +29,6 @@
 /* tokens of one entry that a 401 of CDM may end in a minute */
 #define NGX_HTTP_CDM_STOP_DROPS       6
 
-/* files of records that may end within a line at one time */
-#define NGX_HTTP_CDM_STOP_ENDS        4
-
 
 /* when something happened the last times, 0 is never */
 
@@ -107,8 +104,6 @@ typedef struct {
     ngx_rbtree_node_t          sentinel;
     uint64_t                   leases;      /* given so far */
     uint64_t                   generations;
-    ngx_http_cdm_stop_end_t    torn[NGX_HTTP_CDM_STOP_ENDS];
-    ngx_atomic_t               marked;      /* there is such an end */
     u_char                     secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
 } ngx_http_cdm_stop_shctx_t;
 

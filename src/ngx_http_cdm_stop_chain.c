@@ -1,0 +1,387 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <openssl/rand.h>
+#include "ngx_http_cdm_stop.h"
+
+
+/*
+ * A zone has the table of open intents, of which pages are taken only when
+ * they are used, and room for what the slab allocator keeps for itself.
+ */
+#define NGX_HTTP_CDM_STOP_CHAIN_ZONE                                          \
+    (NGX_HTTP_CDM_STOP_OPEN_MAX * (sizeof(ngx_http_cdm_stop_open_t) + 1)      \
+     + 256 * 1024)
+
+
+static ngx_int_t ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone,
+    void *data);
+static u_char *ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec);
+static ngx_int_t ngx_http_cdm_stop_chain_write(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
+    u_char *p, size_t len);
+
+
+ngx_http_cdm_stop_chain_t *
+ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
+    ngx_str_t *name)
+{
+    ngx_str_t                    path;
+    ngx_uint_t                   i, is_stderr;
+    ngx_open_file_t             *file;
+    ngx_http_cdm_stop_chain_t   *chain, **chainp;
+
+    path = *name;
+    file = NULL;
+
+    is_stderr = (ngx_strcmp(name->data, "stderr") == 0);
+
+    if (!is_stderr) {
+
+        /* opened by the master, opened again on USR1 */
+
+        file = ngx_conf_open_file(cf->cycle, &path);
+        if (file == NULL) {
+            return NULL;
+        }
+    }
+
+    chainp = chains->elts;
+
+    for (i = 0; i < chains->nelts; i++) {
+        if (is_stderr ? !chainp[i]->is_file : chainp[i]->file == file) {
+            return chainp[i];
+        }
+    }
+
+    if (is_stderr) {
+        ngx_str_null(&path);
+
+        file = ngx_conf_open_file(cf->cycle, &path);
+        if (file == NULL) {
+            return NULL;
+        }
+    }
+
+    chain = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_chain_t));
+    if (chain == NULL) {
+        return NULL;
+    }
+
+    chain->file = file;
+    chain->name = is_stderr ? *name : file->name;
+    chain->is_file = !is_stderr;
+    chain->reader = NGX_INVALID_FILE;
+
+    chainp = ngx_array_push(chains);
+    if (chainp == NULL) {
+        return NULL;
+    }
+
+    *chainp = chain;
+
+    return chain;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
+    ngx_str_t *key)
+{
+    u_char                       md[NGX_HTTP_CDM_STOP_MAC_LEN], *p;
+    ngx_str_t                    name, label;
+    ngx_uint_t                   i;
+    ngx_http_cdm_stop_mac_t     *mac;
+    ngx_http_cdm_stop_chain_t  **chain;
+
+    if (chains->nelts == 0) {
+        return NGX_OK;
+    }
+
+    mac = ngx_http_cdm_stop_mac_create(cf->pool, key);
+    if (mac == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* with another key it is another chain: workers that end have the old */
+
+    ngx_str_set(&label, "cdm_stop zone");
+
+    if (ngx_http_cdm_stop_mac(mac, &label, 1, md) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    chain = chains->elts;
+
+    for (i = 0; i < chains->nelts; i++) {
+
+        name.len = sizeof("cdm_stop_audit  ") - 1 + chain[i]->name.len + 8;
+        name.data = ngx_pnalloc(cf->pool, name.len);
+        if (name.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        p = ngx_sprintf(name.data, "cdm_stop_audit %V ", &chain[i]->name);
+        ngx_hex_dump(p, md, 4);
+
+        chain[i]->mac = mac;
+
+        chain[i]->zone = ngx_shared_memory_add(cf, &name,
+                                               NGX_HTTP_CDM_STOP_CHAIN_ZONE,
+                                               &ngx_http_cdm_stop_module);
+        if (chain[i]->zone == NULL) {
+            return NGX_ERROR;
+        }
+
+        chain[i]->zone->init = ngx_http_cdm_stop_chain_zone_init;
+        chain[i]->zone->data = chain[i];
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone, void *data)
+{
+    ngx_http_cdm_stop_chain_t  *ochain = data;
+
+    u_char                        id[NGX_HTTP_CDM_STOP_CHAIN_ID_LEN / 2];
+    ngx_http_cdm_stop_chain_t    *chain;
+    ngx_http_cdm_stop_chain_sh_t *sh;
+
+    chain = zone->data;
+
+    chain->shpool = (ngx_slab_pool_t *) zone->shm.addr;
+
+    if (ochain || zone->shm.exists) {
+
+        /* the workers of the old cycle go on with it */
+
+        chain->sh = chain->shpool->data;
+
+        return NGX_OK;
+    }
+
+    sh = ngx_slab_calloc(chain->shpool, sizeof(ngx_http_cdm_stop_chain_sh_t));
+    if (sh == NULL) {
+        return NGX_ERROR;
+    }
+
+    chain->sh = sh;
+    chain->shpool->data = sh;
+
+    sh->used = ngx_slab_calloc(chain->shpool, NGX_HTTP_CDM_STOP_OPEN_MAX);
+    sh->open = ngx_slab_alloc(chain->shpool, NGX_HTTP_CDM_STOP_OPEN_MAX
+                                            * sizeof(ngx_http_cdm_stop_open_t));
+
+    if (sh->used == NULL || sh->open == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (RAND_bytes(id, sizeof(id)) != 1) {
+        ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0, "RAND_bytes() failed");
+        return NGX_ERROR;
+    }
+
+    ngx_hex_dump(sh->id, id, sizeof(id));
+
+    return NGX_OK;
+}
+
+
+ngx_http_cdm_stop_head_t *
+ngx_http_cdm_stop_chain_head(ngx_http_cdm_stop_chain_t *chain)
+{
+    return &chain->sh->heads[chain->sh->current];
+}
+
+
+void
+ngx_http_cdm_stop_chain_advance(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head)
+{
+    ngx_http_cdm_stop_chain_sh_t  *sh;
+
+    sh = chain->sh;
+
+    /* the worker may be killed at any place */
+
+    sh->heads[!sh->current] = *head;
+
+    ngx_memory_barrier();
+
+    sh->current = !sh->current;
+
+    ngx_memory_barrier();
+
+    ngx_http_cdm_stop_open_do(sh, head);
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_chain_append(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
+{
+    ngx_err_t  err;
+    ngx_int_t  rc;
+
+    ngx_shmtx_lock(&chain->shpool->mutex);
+
+    rc = ngx_http_cdm_stop_chain_append_locked(chain, rec, slot, log);
+    err = ngx_errno;
+
+    ngx_shmtx_unlock(&chain->shpool->mutex);
+
+    ngx_set_errno(err);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
+{
+    u_char                    *p, *last;
+    ngx_str_t                  parts[2];
+    ngx_http_cdm_stop_head_t   head;
+
+    /* whoever was killed behind the store of the head left this undone */
+
+    ngx_http_cdm_stop_open_do(chain->sh, ngx_http_cdm_stop_chain_head(chain));
+
+    if (ngx_http_cdm_stop_follow(chain, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    head = *ngx_http_cdm_stop_chain_head(chain);
+
+    p = ngx_http_cdm_stop_chain_link(chain, &head, rec);
+
+    /* the first record of a chain has 32 zero bytes before it */
+
+    parts[0].data = head.hash;
+    parts[0].len = NGX_HTTP_CDM_STOP_HASH_LEN;
+    parts[1].data = p;
+    parts[1].len = rec->pos - p;
+
+    if (ngx_http_cdm_stop_mac(chain->mac, parts, 2, head.hash) != NGX_OK) {
+        ngx_set_errno(0);
+        return NGX_ERROR;
+    }
+
+    last = ngx_cpymem(rec->pos, ",\"hash\":\"", sizeof(",\"hash\":\"") - 1);
+    last = ngx_hex_dump(last, head.hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    last = ngx_cpymem(last, "\"}\n", sizeof("\"}\n") - 1);
+
+    head.op = rec->op;
+    head.slot = *slot;
+
+    if (rec->op == NGX_HTTP_CDM_STOP_OPEN_ADD) {
+
+        rec->intent->seq = head.seq + 1;
+
+        head.slot = ngx_http_cdm_stop_open_take(chain->sh, rec->intent);
+
+        if (head.slot == NGX_HTTP_CDM_STOP_NO_SLOT) {
+            ngx_set_errno(NGX_ENOSPC);
+            return NGX_ERROR;
+        }
+    }
+
+    if (head.unended) {
+        *--p = LF;
+    }
+
+    if (ngx_http_cdm_stop_chain_write(chain, &head, p, last - p) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    head.seq++;
+    head.torn = 0;
+    head.unended = 0;
+
+    ngx_http_cdm_stop_chain_advance(chain, &head);
+
+    *slot = head.slot;
+
+    return NGX_OK;
+}
+
+
+/* puts the members of the chain before the record; they end where it starts */
+
+static u_char *
+ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec)
+{
+    u_char  *p, buf[NGX_HTTP_CDM_STOP_RECORD_HEAD];
+
+    p = ngx_sprintf(buf, "{\"v\":1,\"chain\":\"%*s\",\"seq\":%uL,\"prev\":\"",
+                    (size_t) NGX_HTTP_CDM_STOP_CHAIN_ID_LEN, chain->sh->id,
+                    head->seq + 1);
+    p = ngx_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    *p++ = '"';
+
+    if (head->torn) {
+        p = ngx_sprintf(p, ",\"torn\":%uz", head->torn);
+    }
+
+    ngx_memcpy(rec->start - (p - buf), buf, p - buf);
+
+    return rec->start - (p - buf);
+}
+
+
+/*
+ * One write(2) for one record.  What it took of it, when that was not all, is
+ * kept for whoever writes next.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_write(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, u_char *p, size_t len)
+{
+    ssize_t                   n;
+    ngx_http_cdm_stop_head_t  torn;
+
+    n = ngx_write_fd(chain->file->fd, p, len);
+
+    if (n > 0 && chain->is_file) {
+
+        /* where this very write ended, though others may append as well */
+
+        head->size = lseek(chain->file->fd, 0, SEEK_CUR);
+    }
+
+    if (n == (ssize_t) len) {
+        return NGX_OK;
+    }
+
+    if (n == -1) {
+        return NGX_ERROR;
+    }
+
+    if (n > 0) {
+        torn = *ngx_http_cdm_stop_chain_head(chain);
+
+        torn.size = head->size;
+        torn.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+        torn.torn += n - (*p == LF ? 1 : 0);
+        torn.unended = (n > 1 || *p != LF);
+
+        ngx_http_cdm_stop_chain_advance(chain, &torn);
+    }
+
+    ngx_set_errno(0);
+
+    return NGX_ERROR;
+}

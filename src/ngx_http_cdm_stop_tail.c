@@ -1,0 +1,325 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <jansson.h>
+#include "ngx_http_cdm_stop.h"
+
+
+/* a line that is longer is no record */
+#define NGX_HTTP_CDM_STOP_TAIL_LINE   65536
+#define NGX_HTTP_CDM_STOP_TAIL_CHUNK  65536
+
+
+/* what is put behind the part of a record that its hash is of */
+#define NGX_HTTP_CDM_STOP_TAIL_HASH                                           \
+    (sizeof(",\"hash\":\"\"}") - 1 + 2 * NGX_HTTP_CDM_STOP_HASH_LEN)
+
+
+static ngx_int_t ngx_http_cdm_stop_tail_open(
+    ngx_http_cdm_stop_chain_t *chain, ngx_file_info_t *fi, ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_tail_read(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
+    off_t size, u_char *buf);
+static void ngx_http_cdm_stop_tail_line(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_str_t *line);
+static ngx_int_t ngx_http_cdm_stop_tail_record(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
+    ngx_str_t *line);
+
+
+ngx_int_t
+ngx_http_cdm_stop_tail(ngx_http_cdm_stop_chain_t *chain, off_t size,
+    ngx_log_t *log)
+{
+    u_char                    *buf;
+    ngx_int_t                  rc;
+    ngx_file_info_t            fi;
+    ngx_http_cdm_stop_head_t   head;
+
+    if (ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR
+        || ngx_http_cdm_stop_tail_open(chain, &fi, log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    buf = ngx_alloc(NGX_HTTP_CDM_STOP_TAIL_LINE + NGX_HTTP_CDM_STOP_TAIL_CHUNK,
+                    log);
+    if (buf == NULL) {
+        return NGX_ERROR;
+    }
+
+    head = *ngx_http_cdm_stop_chain_head(chain);
+    head.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+
+    rc = ngx_http_cdm_stop_tail_read(chain, &head, size, buf);
+
+    ngx_free(buf);
+
+    if (rc == NGX_OK) {
+        head.size = size;
+        head.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+
+        ngx_http_cdm_stop_chain_advance(chain, &head);
+    }
+
+    return rc;
+}
+
+
+/* the file can be read by what the master opened, or since it was rotated */
+
+static ngx_int_t
+ngx_http_cdm_stop_tail_open(ngx_http_cdm_stop_chain_t *chain,
+    ngx_file_info_t *fi, ngx_log_t *log)
+{
+    ngx_fd_t         fd;
+    ngx_file_info_t  reader;
+
+    if (chain->reader != NGX_INVALID_FILE
+        && ngx_fd_info(chain->reader, &reader) != NGX_FILE_ERROR
+        && reader.st_dev == fi->st_dev
+        && ngx_file_uniq(&reader) == ngx_file_uniq(fi))
+    {
+        return NGX_OK;
+    }
+
+    fd = ngx_open_file(chain->file->name.data,
+                       NGX_FILE_RDONLY|NGX_FILE_NONBLOCK, NGX_FILE_OPEN, 0);
+
+    if (fd == NGX_INVALID_FILE) {
+        return NGX_ERROR;
+    }
+
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1
+        || ngx_fd_info(fd, &reader) == NGX_FILE_ERROR)
+    {
+        (void) ngx_close_file(fd);
+        return NGX_ERROR;
+    }
+
+    if (reader.st_dev != fi->st_dev
+        || ngx_file_uniq(&reader) != ngx_file_uniq(fi))
+    {
+        (void) ngx_close_file(fd);
+        ngx_set_errno(ESTALE);
+        return NGX_ERROR;
+    }
+
+    if (chain->reader != NGX_INVALID_FILE
+        && ngx_close_file(chain->reader) == NGX_FILE_ERROR)
+    {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
+                      ngx_close_file_n " \"%V\" failed", &chain->name);
+    }
+
+    chain->reader = fd;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_tail_piece(ngx_http_cdm_stop_chain_t *chain,
+    ngx_file_info_t *fi, size_t *piece, ngx_log_t *log)
+{
+    off_t    start;
+    u_char   buf[4096];
+    size_t   len;
+    ssize_t  n;
+
+    if (ngx_http_cdm_stop_tail_open(chain, fi, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    *piece = 0;
+    start = ngx_file_size(fi);
+
+    while (start > 0 && *piece < NGX_HTTP_CDM_STOP_TAIL_LINE) {
+
+        len = (size_t) ngx_min(start, (off_t) sizeof(buf));
+        start -= len;
+
+        n = pread(chain->reader, buf, len, start);
+
+        if (n != (ssize_t) len) {
+            return NGX_ERROR;
+        }
+
+        while (n > 0) {
+
+            if (buf[n - 1] == LF) {
+                return NGX_OK;
+            }
+
+            (*piece)++;
+            n--;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_tail_read(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, off_t size, u_char *buf)
+{
+    off_t       pos;
+    u_char     *p, *lf, *last;
+    size_t      len;
+    ssize_t     n;
+    ngx_str_t   line;
+
+    last = buf;
+    pos = head->size;
+
+    while (pos < size) {
+
+        len = (size_t) ngx_min(size - pos, NGX_HTTP_CDM_STOP_TAIL_CHUNK);
+
+        n = pread(chain->reader, last, len, pos);
+
+        if (n <= 0) {
+            return NGX_ERROR;
+        }
+
+        pos += n;
+        last += n;
+
+        for (p = buf; p < last; p = lf + 1) {
+
+            lf = ngx_strlchr(p, last, LF);
+
+            if (lf == NULL) {
+                break;
+            }
+
+            line.data = p;
+            line.len = lf - p;
+
+            head->size = pos - (last - lf) + 1;
+
+            ngx_http_cdm_stop_tail_line(chain, head, &line);
+        }
+
+        len = last - p;
+
+        if (len > NGX_HTTP_CDM_STOP_TAIL_LINE) {
+            head->torn += len;
+            head->unended = 1;
+            len = 0;
+        }
+
+        ngx_memmove(buf, p, len);
+        last = buf + len;
+    }
+
+    if (last > buf) {
+        head->torn += last - buf;
+        head->unended = 1;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_cdm_stop_tail_line(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_str_t *line)
+{
+    u_char                   *id;
+    static const ngx_str_t    begin = ngx_string("{\"v\":1,\"chain\":\"");
+
+    if (head->unended) {
+
+        /* the rest of a line that was torn before */
+
+        head->unended = 0;
+        head->torn += line->len;
+        return;
+    }
+
+    if (line->len > begin.len + NGX_HTTP_CDM_STOP_CHAIN_ID_LEN
+        && ngx_memcmp(line->data, begin.data, begin.len) == 0)
+    {
+        id = line->data + begin.len;
+
+        if (ngx_memcmp(id, chain->sh->id, NGX_HTTP_CDM_STOP_CHAIN_ID_LEN)
+            != 0)
+        {
+            /* another instance writes to the same file */
+
+            return;
+        }
+
+        if (ngx_http_cdm_stop_tail_record(chain, head, line) == NGX_OK) {
+            head->op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+            return;
+        }
+    }
+
+    head->torn += line->len;
+}
+
+
+/* whether the line is the next record of the chain, which is then taken over */
+
+static ngx_int_t
+ngx_http_cdm_stop_tail_record(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_str_t *line)
+{
+    u_char     md[NGX_HTTP_CDM_STOP_HASH_LEN];
+    u_char     hex[2 * NGX_HTTP_CDM_STOP_HASH_LEN], *p;
+    json_t    *json;
+    ngx_int_t  rc;
+    ngx_str_t  parts[2];
+
+    if (line->len <= NGX_HTTP_CDM_STOP_TAIL_HASH) {
+        return NGX_DECLINED;
+    }
+
+    parts[0].data = head->hash;
+    parts[0].len = NGX_HTTP_CDM_STOP_HASH_LEN;
+    parts[1].data = line->data;
+    parts[1].len = line->len - NGX_HTTP_CDM_STOP_TAIL_HASH;
+
+    if (ngx_http_cdm_stop_mac(chain->mac, parts, 2, md) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    ngx_hex_dump(hex, md, sizeof(md));
+
+    p = line->data + parts[1].len + sizeof(",\"hash\":\"") - 1;
+
+    if (ngx_memcmp(p, hex, sizeof(hex)) != 0) {
+        return NGX_DECLINED;
+    }
+
+    json = json_loadb((char *) line->data, line->len, JSON_REJECT_DUPLICATES,
+                      NULL);
+    if (json == NULL) {
+        return NGX_DECLINED;
+    }
+
+    rc = ngx_http_cdm_stop_open_read(chain->sh, head, json);
+
+    json_decref(json);
+
+    if (rc != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    head->seq++;
+    head->torn = 0;
+    ngx_memcpy(head->hash, md, NGX_HTTP_CDM_STOP_HASH_LEN);
+
+    ngx_http_cdm_stop_chain_advance(chain, head);
+
+    return NGX_OK;
+}
