@@ -16,6 +16,7 @@ static ngx_int_t ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
     ngx_http_cdm_stop_main_conf_t *cdmcf);
 static ngx_int_t ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf);
 static ngx_int_t ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle);
+static void ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle);
 
 
 static ngx_conf_enum_t  ngx_http_cdm_stop_verify[] = {
@@ -120,6 +121,20 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
       0,
       NULL },
 
+    { ngx_string("cdm_stop_audit_key"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_cdm_stop_audit_key,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("cdm_stop_audit_sign"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
+      ngx_http_cdm_stop_audit_sign,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
@@ -149,7 +164,7 @@ ngx_module_t  ngx_http_cdm_stop_module = {
     ngx_http_cdm_stop_init_process,        /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_cdm_stop_exit_process,        /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -165,7 +180,6 @@ ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
 {
-    ngx_str_t                        key;
     ngx_uint_t                       i;
     ngx_http_core_srv_conf_t       **cscfp;
     ngx_http_core_main_conf_t       *cmcf;
@@ -173,6 +187,8 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     ngx_http_cdm_stop_main_conf_t   *cdmcf;
 
     cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
+
+    ngx_http_cdm_stop_check_keys(cf);
 
     locations = cdmcf->locations.elts;
 
@@ -202,9 +218,7 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    ngx_str_null(&key);
-
-    if (ngx_http_cdm_stop_chain_zones(cf, &cdmcf->chains, &key) != NGX_OK) {
+    if (ngx_http_cdm_stop_init_chains(cf) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -239,6 +253,14 @@ ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
     }
 
     cln->handler = ngx_http_cdm_stop_stop_renewal;
+    cln->data = cdmcf;
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_cdm_stop_stop_keeping;
     cln->data = cdmcf;
 
     return NGX_OK;
@@ -296,6 +318,35 @@ ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_cdm_stop_start_renewal(cdmcf);
+    ngx_http_cdm_stop_start_keeping(cdmcf);
 
     return ngx_http_cdm_stop_conf_protect(cdmcf->pages, cycle->log);
+}
+
+
+static void
+ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_chain_t      **chains;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return;
+    }
+
+    cdmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                                ngx_http_cdm_stop_module);
+
+    if (cdmcf == NULL || cdmcf->worker == NULL) {
+        return;
+    }
+
+    chains = cdmcf->chains.elts;
+
+    for (i = 0; i < cdmcf->chains.nelts; i++) {
+        ngx_http_cdm_stop_keep_exit(chains[i], cdmcf->worker->record,
+                                    cycle->log);
+    }
 }

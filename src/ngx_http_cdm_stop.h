@@ -148,6 +148,7 @@ typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
 typedef struct {
     ngx_queue_t                     groups;     /* of waiting requests */
     ngx_event_t                     renew;
+    ngx_event_t                     keep;       /* of the chains */
     ngx_uint_t                      waiting;
     ngx_uint_t                      lost;       /* records */
     time_t                          lost_logged;
@@ -170,6 +171,10 @@ typedef struct {
     ngx_array_t                     peers;      /* ngx_http_cdm_stop_peer_t */
     ngx_array_t                     locations;  /* all, of pointers */
     ngx_array_t                     chains;     /* of pointers */
+    ngx_str_t                       audit_key;  /* wiped once it is used */
+    ngx_http_cdm_stop_place_t       audit_key_place;
+    ngx_http_cdm_stop_sign_t       *sign;
+    ngx_http_cdm_stop_place_t       sign_place;
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
     void                           *pages;      /* of the configuration */
     ngx_http_cdm_stop_worker_t     *worker;
@@ -543,6 +548,28 @@ ngx_int_t ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
 void ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 
+char *ngx_http_cdm_stop_audit_key(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_cdm_stop_audit_sign(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/*
+ * Reads a private key in PEM for checkpoints, one in "every" milliseconds.
+ * NULL if it is none, or no Ed25519 key, which has been logged.
+ */
+ngx_http_cdm_stop_sign_t *ngx_http_cdm_stop_sign_create(ngx_conf_t *cf,
+    ngx_str_t *file, ngx_msec_t every);
+
+/* warns of keys that no record is made with */
+void ngx_http_cdm_stop_check_keys(ngx_conf_t *cf);
+
+/* gives the chains and the fingerprints their keys, of which it wipes one */
+ngx_int_t ngx_http_cdm_stop_init_chains(ngx_conf_t *cf);
+
+/* looks after the chains from now on, in this worker, until it ends */
+void ngx_http_cdm_stop_start_keeping(ngx_http_cdm_stop_main_conf_t *cdmcf);
+void ngx_http_cdm_stop_stop_keeping(void *data);
+
 char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
@@ -629,6 +656,10 @@ ngx_int_t ngx_http_cdm_stop_endpoint(ngx_conf_t *cf,
  */
 ngx_int_t ngx_http_cdm_stop_read_secret(ngx_conf_t *cf, ngx_str_t *file,
     ngx_str_t *secret);
+
+/* the same for a key, whose bytes need not be UTF-8 */
+ngx_int_t ngx_http_cdm_stop_read_key(ngx_conf_t *cf, ngx_str_t *file,
+    ngx_str_t *key);
 
 /*
  * What proxy_pass of a location is set to; "upstream" is NULL if there is

@@ -22,8 +22,7 @@
 
 static ngx_int_t ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone,
     void *data);
-static u_char *ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec);
+static void ngx_http_cdm_stop_chain_cleanup(void *data);
 static ngx_int_t ngx_http_cdm_stop_chain_write(
     ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
     u_char *p, size_t len);
@@ -93,11 +92,12 @@ ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
 
 ngx_int_t
 ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
-    ngx_str_t *key)
+    ngx_str_t *key, ngx_http_cdm_stop_sign_t *sign)
 {
     u_char                       md[NGX_HTTP_CDM_STOP_MAC_LEN], *p;
     ngx_str_t                    name, label;
     ngx_uint_t                   i;
+    ngx_pool_cleanup_t          *cln;
     ngx_http_cdm_stop_mac_t     *mac;
     ngx_http_cdm_stop_chain_t  **chain;
 
@@ -130,8 +130,19 @@ ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
 
         p = ngx_sprintf(name.data, "cdm_stop_audit %V ", &chain[i]->name);
         ngx_hex_dump(p, md, 4);
+        ngx_memcpy(chain[i]->key_id, p, 8);
+
+        cln = ngx_pool_cleanup_add(cf->pool, 0);
+        if (cln == NULL) {
+            return NGX_ERROR;
+        }
+
+        cln->handler = ngx_http_cdm_stop_chain_cleanup;
+        cln->data = chain[i];
 
         chain[i]->mac = mac;
+        chain[i]->sign = sign;
+        chain[i]->cycle = cf->cycle;
 
         chain[i]->zone = ngx_shared_memory_add(cf, &name,
                                                NGX_HTTP_CDM_STOP_CHAIN_ZONE,
@@ -167,6 +178,11 @@ ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone, void *data)
 
         chain->sh = chain->shpool->data;
 
+        if (ochain && ochain->lock) {
+            chain->lock = ochain->lock;
+            chain->lock->cycles++;
+        }
+
         return NGX_OK;
     }
 
@@ -193,7 +209,29 @@ ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone, void *data)
 
     ngx_hex_dump(sh->id, id, sizeof(id));
 
-    return NGX_OK;
+    if (ngx_test_config || !chain->is_file) {
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_recover(chain, zone->shm.log);
+}
+
+
+static void
+ngx_http_cdm_stop_chain_cleanup(void *data)
+{
+    ngx_http_cdm_stop_chain_t *chain = data;
+
+    if (chain->reader != NGX_INVALID_FILE
+        && ngx_close_file(chain->reader) == NGX_FILE_ERROR)
+    {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, ngx_errno,
+                      ngx_close_file_n " \"%V\" failed", &chain->name);
+    }
+
+    chain->reader = NGX_INVALID_FILE;
+
+    ngx_http_cdm_stop_unlock(chain);
 }
 
 
@@ -230,13 +268,28 @@ ngx_int_t
 ngx_http_cdm_stop_chain_append(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
 {
-    ngx_err_t  err;
-    ngx_int_t  rc;
+    ngx_err_t                 err;
+    ngx_int_t                 rc;
+    ngx_http_cdm_stop_head_t  head;
 
     ngx_shmtx_lock(&chain->shpool->mutex);
 
     rc = ngx_http_cdm_stop_chain_append_locked(chain, rec, slot, log);
     err = ngx_errno;
+
+    if (rc != NGX_OK && rec->op == NGX_HTTP_CDM_STOP_OPEN_REMOVE) {
+
+        /*
+         * The stop has ended, and this worker knows how: it is not to be told
+         * as one of which nobody does.  The verifier lists it.
+         */
+
+        head = *ngx_http_cdm_stop_chain_head(chain);
+        head.op = rec->op;
+        head.slot = *slot;
+
+        ngx_http_cdm_stop_chain_advance(chain, &head);
+    }
 
     ngx_shmtx_unlock(&chain->shpool->mutex);
 
@@ -313,13 +366,17 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
 
     *slot = head.slot;
 
+    if (chain->sign
+        && head.seq - chain->sh->check_seq >= NGX_HTTP_CDM_STOP_CHECK_RECORDS)
+    {
+        ngx_http_cdm_stop_checkpoint(chain, log);
+    }
+
     return NGX_OK;
 }
 
 
-/* puts the members of the chain before the record; they end where it starts */
-
-static u_char *
+u_char *
 ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec)
 {

@@ -44,6 +44,18 @@
 
 #define NGX_HTTP_CDM_STOP_NO_SLOT       0
 
+/*
+ * FILE.state and a checkpoint are written when so many records came since, and
+ * FILE.state after so many milliseconds, if there were any: what was written
+ * since is read at a start.
+ */
+#define NGX_HTTP_CDM_STOP_CHECK_RECORDS 10000
+#define NGX_HTTP_CDM_STOP_STATE_EVERY   60000
+
+/* checkpoints in silence, in seconds, and what may be asked for */
+#define NGX_HTTP_CDM_STOP_EVERY         60
+#define NGX_HTTP_CDM_STOP_EVERY_MAX     86400
+
 
 /* an intent whose outcome is not yet written */
 
@@ -92,11 +104,38 @@ typedef struct {
     ngx_atomic_t                    current;    /* of heads */
     ngx_http_cdm_stop_head_t        heads[2];
 
+    ngx_uint_t                      owner;      /* has the lock of the file */
+    uint64_t                        state_seq;  /* of the last FILE.state */
+    int64_t                         state_time;
+    ngx_uint_t                      state_due;
+    uint64_t                        check_seq;  /* of the last checkpoint */
+    int64_t                         check_time;
+
     ngx_uint_t                      hint;       /* where a slot may be free */
     ngx_uint_t                      high;       /* slots beyond were not used */
     u_char                         *used;       /* slots, by their numbers */
     ngx_http_cdm_stop_open_t       *open;
 } ngx_http_cdm_stop_chain_sh_t;
+
+
+/*
+ * Ed25519 by the seed of a private key, which is on a page of its own that no
+ * core dump has.
+ */
+
+typedef struct {
+    u_char                         *seed;
+    ngx_msec_t                      every;
+    u_char                          key_id[2 * NGX_HTTP_CDM_STOP_HASH_LEN];
+} ngx_http_cdm_stop_sign_t;
+
+
+/* FILE.lock, by which instances tell that there is another one */
+
+typedef struct {
+    ngx_fd_t                        fd;
+    ngx_uint_t                      cycles;     /* that have it */
+} ngx_http_cdm_stop_lock_t;
 
 
 /* a target of records, of one configuration */
@@ -109,6 +148,11 @@ typedef struct {
     ngx_slab_pool_t                *shpool;
     ngx_http_cdm_stop_chain_sh_t   *sh;
     ngx_http_cdm_stop_mac_t        *mac;
+    u_char                          key_id[8];  /* tells keys apart */
+    ngx_http_cdm_stop_sign_t       *sign;
+    ngx_http_cdm_stop_lock_t       *lock;
+    ngx_cycle_t                    *cycle;
+    time_t                          state_logged;
     unsigned                        is_file:1;  /* and can be rotated, read */
 } ngx_http_cdm_stop_chain_t;
 
@@ -140,11 +184,12 @@ ngx_http_cdm_stop_chain_t *ngx_http_cdm_stop_chain_add(ngx_conf_t *cf,
     ngx_array_t *chains, ngx_str_t *name);
 
 /*
- * Gives each chain its shared memory and its key, which may be empty: to be
- * called when all of the configuration was read.
+ * Gives each chain its shared memory, its key, which may be empty, and what
+ * signs it, which may be NULL: to be called when all of the configuration was
+ * read.
  */
 ngx_int_t ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
-    ngx_str_t *key);
+    ngx_str_t *key, ngx_http_cdm_stop_sign_t *sign);
 
 /*
  * Makes a record, which begins with a comma, the next one of the chain and
@@ -156,8 +201,52 @@ ngx_int_t ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
 ngx_int_t ngx_http_cdm_stop_chain_append(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log);
 
+/*
+ * What is to be done once in a while, by any worker: closes intents of dead
+ * workers, writes checkpoints and FILE.state when it is time to.
+ */
+void ngx_http_cdm_stop_keep(ngx_http_cdm_stop_chain_t *chain, u_char *buf,
+    ngx_log_t *log);
+
+/* the same for a worker that ends: its own intents are closed as well */
+void ngx_http_cdm_stop_keep_exit(ngx_http_cdm_stop_chain_t *chain,
+    u_char *buf, ngx_log_t *log);
+
+/*
+ * In the master, for a zone that is new: finds the end of the chain, and the
+ * intents left open, from FILE.state and what was written behind it.  Where
+ * another instance has the file a chain of its own begins.
+ */
+ngx_int_t ngx_http_cdm_stop_recover(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log);
+
+/* closes the lock with the last cycle that has it */
+void ngx_http_cdm_stop_unlock(ngx_http_cdm_stop_chain_t *chain);
+
 
 /* what follows is called with the mutex of the zone held */
+
+/*
+ * Takes the file over when the other instance is gone, and the intents that
+ * it left open.
+ */
+void ngx_http_cdm_stop_take_over(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log);
+
+/* writes FILE.state; a failure is logged */
+void ngx_http_cdm_stop_state_write(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log);
+
+/*
+ * Puts the members of the chain before the record, so that they end where it
+ * starts, and returns where they begin.
+ */
+u_char *ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec);
+
+/* writes a checkpoint; a failure is logged */
+void ngx_http_cdm_stop_checkpoint(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log);
 
 ngx_int_t ngx_http_cdm_stop_chain_append_locked(
     ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_record_t *rec,
@@ -187,6 +276,28 @@ ngx_int_t ngx_http_cdm_stop_follow(ngx_http_cdm_stop_chain_t *chain,
 ngx_int_t ngx_http_cdm_stop_tail(ngx_http_cdm_stop_chain_t *chain, off_t size,
     ngx_log_t *log);
 
+
+/*
+ * Sees to it that chain->reader is of the file that fi is of.  Returns
+ * NGX_ERROR with ngx_errno.
+ */
+ngx_int_t ngx_http_cdm_stop_tail_open(ngx_http_cdm_stop_chain_t *chain,
+    ngx_file_info_t *fi, ngx_log_t *log);
+
+/*
+ * Calls handler for each line of a file from pos to size, without its line
+ * feed, and with whole not set for a piece that has none or is too long.
+ * Returns NGX_ERROR if the file cannot be read.
+ */
+typedef void (*ngx_http_cdm_stop_line_pt)(void *data, ngx_str_t *line,
+    off_t end, ngx_uint_t whole);
+
+ngx_int_t ngx_http_cdm_stop_lines(ngx_fd_t fd, off_t pos, off_t size,
+    ngx_http_cdm_stop_line_pt handler, void *data, ngx_log_t *log);
+
+/* whether the line's hash is that of the line behind prev; fills md */
+ngx_int_t ngx_http_cdm_stop_line_hash(ngx_http_cdm_stop_chain_t *chain,
+    u_char *prev, ngx_str_t *line, u_char *md);
 
 /*
  * How many bytes there are behind the last line feed of the file that fi is

@@ -179,5 +179,11 @@ ngx_http_cdm_stop_follow_end(ngx_http_cdm_stop_chain_t *chain,
 
     ngx_http_cdm_stop_chain_advance(chain, &head);
 
+    /* what the former file had is known from now on by the state alone */
+
+    if (chain->sh->owner) {
+        ngx_http_cdm_stop_state_write(chain, log);
+    }
+
     return NGX_OK;
 }

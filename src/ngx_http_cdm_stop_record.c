@@ -149,7 +149,6 @@ static void
 ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage)
 {
-    ngx_tm_t                        tm;
     ngx_time_t                     *tp;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
@@ -167,17 +166,13 @@ ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     rec->intent = NULL;
 
     tp = ngx_timeofday();
-    ngx_gmtime(tp->sec, &tm);
 
+    rec->pos = ngx_sprintf(rec->pos, ",\"stage\":\"%s\",\"time\":\"", stage);
+    rec->pos = ngx_http_cdm_stop_time_text(rec->pos, tp->sec, tp->msec);
     rec->pos = ngx_sprintf(rec->pos,
-                           ",\"stage\":\"%s\","
-                           "\"time\":\"%4d-%02d-%02dT%02d:%02d:%02d.%03MZ\","
-                           "\"request_id\":\"%*s\","
+                           "\",\"request_id\":\"%*s\","
                            "\"operation\":\"StopJob\"",
-                           stage,
-                           tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
-                           tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
-                           tp->msec, sizeof(ctx->id), ctx->id);
+                           sizeof(ctx->id), ctx->id);
 
     ngx_http_cdm_stop_record_target(rec, r, ctx);
 }

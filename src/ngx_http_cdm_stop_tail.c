@@ -21,13 +21,14 @@
     (sizeof(",\"hash\":\"\"}") - 1 + 2 * NGX_HTTP_CDM_STOP_HASH_LEN)
 
 
-static ngx_int_t ngx_http_cdm_stop_tail_open(
-    ngx_http_cdm_stop_chain_t *chain, ngx_file_info_t *fi, ngx_log_t *log);
-static ngx_int_t ngx_http_cdm_stop_tail_read(
-    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
-    off_t size, u_char *buf);
-static void ngx_http_cdm_stop_tail_line(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_head_t *head, ngx_str_t *line);
+typedef struct {
+    ngx_http_cdm_stop_chain_t  *chain;
+    ngx_http_cdm_stop_head_t    head;
+} ngx_http_cdm_stop_tail_t;
+
+
+static void ngx_http_cdm_stop_tail_line(void *data, ngx_str_t *line,
+    off_t end, ngx_uint_t whole);
 static ngx_int_t ngx_http_cdm_stop_tail_record(
     ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
     ngx_str_t *line);
@@ -37,10 +38,8 @@ ngx_int_t
 ngx_http_cdm_stop_tail(ngx_http_cdm_stop_chain_t *chain, off_t size,
     ngx_log_t *log)
 {
-    u_char                    *buf;
-    ngx_int_t                  rc;
-    ngx_file_info_t            fi;
-    ngx_http_cdm_stop_head_t   head;
+    ngx_file_info_t           fi;
+    ngx_http_cdm_stop_tail_t  tail;
 
     if (ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR
         || ngx_http_cdm_stop_tail_open(chain, &fi, log) != NGX_OK)
@@ -48,33 +47,28 @@ ngx_http_cdm_stop_tail(ngx_http_cdm_stop_chain_t *chain, off_t size,
         return NGX_ERROR;
     }
 
-    buf = ngx_alloc(NGX_HTTP_CDM_STOP_TAIL_LINE + NGX_HTTP_CDM_STOP_TAIL_CHUNK,
-                    log);
-    if (buf == NULL) {
+    tail.chain = chain;
+    tail.head = *ngx_http_cdm_stop_chain_head(chain);
+    tail.head.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+
+    if (ngx_http_cdm_stop_lines(chain->reader, tail.head.size, size,
+                                ngx_http_cdm_stop_tail_line, &tail, log)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    head = *ngx_http_cdm_stop_chain_head(chain);
-    head.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+    tail.head.size = size;
 
-    rc = ngx_http_cdm_stop_tail_read(chain, &head, size, buf);
+    ngx_http_cdm_stop_chain_advance(chain, &tail.head);
 
-    ngx_free(buf);
-
-    if (rc == NGX_OK) {
-        head.size = size;
-        head.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
-
-        ngx_http_cdm_stop_chain_advance(chain, &head);
-    }
-
-    return rc;
+    return NGX_OK;
 }
 
 
 /* the file can be read by what the master opened, or since it was rotated */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_cdm_stop_tail_open(ngx_http_cdm_stop_chain_t *chain,
     ngx_file_info_t *fi, ngx_log_t *log)
 {
@@ -166,81 +160,96 @@ ngx_http_cdm_stop_tail_piece(ngx_http_cdm_stop_chain_t *chain,
 }
 
 
-static ngx_int_t
-ngx_http_cdm_stop_tail_read(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_head_t *head, off_t size, u_char *buf)
+ngx_int_t
+ngx_http_cdm_stop_lines(ngx_fd_t fd, off_t pos, off_t size,
+    ngx_http_cdm_stop_line_pt handler, void *data, ngx_log_t *log)
 {
-    off_t       pos;
-    u_char     *p, *lf, *last;
+    u_char     *buf, *p, *lf, *last;
     size_t      len;
     ssize_t     n;
     ngx_str_t   line;
 
+    buf = ngx_alloc(NGX_HTTP_CDM_STOP_TAIL_LINE + NGX_HTTP_CDM_STOP_TAIL_CHUNK,
+                    log);
+    if (buf == NULL) {
+        return NGX_ERROR;
+    }
+
     last = buf;
-    pos = head->size;
 
     while (pos < size) {
 
         len = (size_t) ngx_min(size - pos, NGX_HTTP_CDM_STOP_TAIL_CHUNK);
 
-        n = pread(chain->reader, last, len, pos);
+        n = pread(fd, last, len, pos);
 
         if (n <= 0) {
+            ngx_free(buf);
             return NGX_ERROR;
         }
 
         pos += n;
         last += n;
+        line.data = buf;
 
-        for (p = buf; p < last; p = lf + 1) {
-
+        for ( ;; ) {
+            p = line.data;
             lf = ngx_strlchr(p, last, LF);
 
             if (lf == NULL) {
                 break;
             }
 
-            line.data = p;
             line.len = lf - p;
 
-            head->size = pos - (last - lf) + 1;
+            handler(data, &line, pos - (last - lf) + 1, 1);
 
-            ngx_http_cdm_stop_tail_line(chain, head, &line);
+            line.data = lf + 1;
         }
 
-        len = last - p;
+        line.len = last - p;
 
-        if (len > NGX_HTTP_CDM_STOP_TAIL_LINE) {
-            head->torn += len;
-            head->unended = 1;
-            len = 0;
+        if (line.len > NGX_HTTP_CDM_STOP_TAIL_LINE) {
+            handler(data, &line, pos, 0);
+            line.len = 0;
         }
 
-        ngx_memmove(buf, p, len);
-        last = buf + len;
+        ngx_memmove(buf, p, line.len);
+        last = buf + line.len;
     }
 
     if (last > buf) {
-        head->torn += last - buf;
-        head->unended = 1;
+        line.data = buf;
+        line.len = last - buf;
+
+        handler(data, &line, pos, 0);
     }
+
+    ngx_free(buf);
 
     return NGX_OK;
 }
 
 
 static void
-ngx_http_cdm_stop_tail_line(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_head_t *head, ngx_str_t *line)
+ngx_http_cdm_stop_tail_line(void *data, ngx_str_t *line, off_t end,
+    ngx_uint_t whole)
 {
-    u_char                   *id;
-    static const ngx_str_t    begin = ngx_string("{\"v\":1,\"chain\":\"");
+    ngx_http_cdm_stop_tail_t *tail = data;
 
-    if (head->unended) {
+    u_char                    *id;
+    ngx_http_cdm_stop_head_t  *head;
+    static const ngx_str_t     begin = ngx_string("{\"v\":1,\"chain\":\"");
 
-        /* the rest of a line that was torn before */
+    head = &tail->head;
 
-        head->unended = 0;
+    head->size = end;
+
+    if (head->unended || !whole) {
+
+        /* a line that was torn before, or is now */
+
+        head->unended = !whole;
         head->torn += line->len;
         return;
     }
@@ -250,7 +259,7 @@ ngx_http_cdm_stop_tail_line(ngx_http_cdm_stop_chain_t *chain,
     {
         id = line->data + begin.len;
 
-        if (ngx_memcmp(id, chain->sh->id, NGX_HTTP_CDM_STOP_CHAIN_ID_LEN)
+        if (ngx_memcmp(id, tail->chain->sh->id, NGX_HTTP_CDM_STOP_CHAIN_ID_LEN)
             != 0)
         {
             /* another instance writes to the same file */
@@ -258,7 +267,7 @@ ngx_http_cdm_stop_tail_line(ngx_http_cdm_stop_chain_t *chain,
             return;
         }
 
-        if (ngx_http_cdm_stop_tail_record(chain, head, line) == NGX_OK) {
+        if (ngx_http_cdm_stop_tail_record(tail->chain, head, line) == NGX_OK) {
             head->op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
             return;
         }
@@ -275,29 +284,10 @@ ngx_http_cdm_stop_tail_record(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_head_t *head, ngx_str_t *line)
 {
     u_char     md[NGX_HTTP_CDM_STOP_HASH_LEN];
-    u_char     hex[2 * NGX_HTTP_CDM_STOP_HASH_LEN], *p;
     json_t    *json;
     ngx_int_t  rc;
-    ngx_str_t  parts[2];
 
-    if (line->len <= NGX_HTTP_CDM_STOP_TAIL_HASH) {
-        return NGX_DECLINED;
-    }
-
-    parts[0].data = head->hash;
-    parts[0].len = NGX_HTTP_CDM_STOP_HASH_LEN;
-    parts[1].data = line->data;
-    parts[1].len = line->len - NGX_HTTP_CDM_STOP_TAIL_HASH;
-
-    if (ngx_http_cdm_stop_mac(chain->mac, parts, 2, md) != NGX_OK) {
-        return NGX_DECLINED;
-    }
-
-    ngx_hex_dump(hex, md, sizeof(md));
-
-    p = line->data + parts[1].len + sizeof(",\"hash\":\"") - 1;
-
-    if (ngx_memcmp(p, hex, sizeof(hex)) != 0) {
+    if (ngx_http_cdm_stop_line_hash(chain, head->hash, line, md) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -322,4 +312,32 @@ ngx_http_cdm_stop_tail_record(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_chain_advance(chain, head);
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_line_hash(ngx_http_cdm_stop_chain_t *chain, u_char *prev,
+    ngx_str_t *line, u_char *md)
+{
+    u_char     hex[2 * NGX_HTTP_CDM_STOP_HASH_LEN], *p;
+    ngx_str_t  parts[2];
+
+    if (line->len <= NGX_HTTP_CDM_STOP_TAIL_HASH) {
+        return NGX_DECLINED;
+    }
+
+    parts[0].data = prev;
+    parts[0].len = NGX_HTTP_CDM_STOP_HASH_LEN;
+    parts[1].data = line->data;
+    parts[1].len = line->len - NGX_HTTP_CDM_STOP_TAIL_HASH;
+
+    if (ngx_http_cdm_stop_mac(chain->mac, parts, 2, md) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    ngx_hex_dump(hex, md, NGX_HTTP_CDM_STOP_HASH_LEN);
+
+    p = line->data + parts[1].len + sizeof(",\"hash\":\"") - 1;
+
+    return (ngx_memcmp(p, hex, sizeof(hex)) == 0) ? NGX_OK : NGX_DECLINED;
 }

@@ -7,7 +7,6 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <sys/mman.h>
 #include "ngx_http_cdm_stop.h"
@@ -16,6 +15,7 @@
 
 static ngx_int_t ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone,
     void *data);
+static ngx_int_t ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx);
 static void ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone);
 static void ngx_http_cdm_stop_rbtree_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
@@ -41,6 +41,8 @@ ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name, ssize_t size)
         return NULL;
     }
 
+    ctx->pool = cf->pool;
+
     zone->init = ngx_http_cdm_stop_zone_init;
     zone->data = ctx;
 
@@ -65,14 +67,14 @@ ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
         ctx->sh = octx->sh;
         ctx->shpool = octx->shpool;
 
-        return NGX_OK;
+        return ngx_http_cdm_stop_zone_mac(ctx);
     }
 
     ctx->shpool = (ngx_slab_pool_t *) zone->shm.addr;
 
     if (zone->shm.exists) {
         ctx->sh = ctx->shpool->data;
-        return NGX_OK;
+        return ngx_http_cdm_stop_zone_mac(ctx);
     }
 
     ngx_http_cdm_stop_zone_hide(zone);
@@ -104,7 +106,7 @@ ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
 
     ctx->shpool->log_nomem = 0;
 
-    return NGX_OK;
+    return ngx_http_cdm_stop_zone_mac(ctx);
 }
 
 
@@ -368,22 +370,48 @@ ngx_int_t
 ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
     u_char *dst)
 {
-    u_char                     md[EVP_MAX_MD_SIZE];
-    unsigned int               len;
+    u_char                     md[NGX_HTTP_CDM_STOP_MAC_LEN];
     ngx_http_cdm_stop_zone_t  *ctx;
 
     ctx = zone->data;
 
-    /* the secret is written once, before there are workers */
-
-    if (HMAC(EVP_sha256(), ctx->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN,
-             token->data, token->len, md, &len)
-        == NULL)
-    {
+    if (ngx_http_cdm_stop_mac(ctx->mac, token, 1, md) != NGX_OK) {
         return NGX_ERROR;
     }
 
     ngx_hex_dump(dst, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_mac_t *mac)
+{
+    ngx_http_cdm_stop_zone_t  *ctx;
+
+    ctx = zone->data;
+
+    ctx->mac = mac;
+}
+
+
+/* the secret is written once, before there are workers */
+
+static ngx_int_t
+ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx)
+{
+    ngx_str_t  key;
+
+    if (ctx->mac) {
+        return NGX_OK;
+    }
+
+    key.data = ctx->sh->secret;
+    key.len = NGX_HTTP_CDM_STOP_SECRET_LEN;
+
+    ctx->mac = ngx_http_cdm_stop_mac_create(ctx->pool, &key);
+
+    return ctx->mac ? NGX_OK : NGX_ERROR;
 }

@@ -10,6 +10,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include "ngx_http_cdm_stop_mac.h"
 #include "ngx_http_cdm_stop_token.h"
 
 
@@ -111,6 +112,8 @@ typedef struct {
 typedef struct {
     ngx_http_cdm_stop_shctx_t  *sh;
     ngx_slab_pool_t            *shpool;
+    ngx_http_cdm_stop_mac_t    *mac;        /* of fingerprints */
+    ngx_pool_t                 *pool;
 } ngx_http_cdm_stop_zone_t;
 
 
