@@ -92,7 +92,7 @@ $lint->is_fine('C03 both', $lint->with(KEY => key('key'),
 for my $case (['short', 15], ['long', 4097]) {
     my ($name, $bytes) = @$case;
     $lint->is_error("C03 key of $bytes bytes", $lint->with(KEY => key($name)),
-                    'KEY', qr/has $bytes bytes, it must have 16 to 4096; make/);
+                    'KEY', qr/has $bytes bytes, it must have 16 to 4096;/);
 }
 
 $lint->is_error('C03 key for all to read', $lint->with(KEY => key('open')),
@@ -104,7 +104,7 @@ $lint->is_error('C03 two keys', $lint->with(KEY => key('key') . key('key')),
 
 for my $name (qw(x25519 rsa locked cut)) {
     $lint->is_error("C03 sign by $name", $lint->with(SIGN => pem($name, '')),
-                    'SIGN', qr/holds no Ed25519 private key without a password/);
+                    'SIGN', qr/holds no Ed25519 private key without a/);
 }
 
 $lint->is_error('C03 sign by a key that all may read',
@@ -117,7 +117,7 @@ $lint->is_error('C03 two signing keys',
 for my $every ('', '0', '0s', 'x', '-1s', '86401', '2d', '1ms') {
     $lint->is_error("C03 every=$every",
                     $lint->with(SIGN => pem('ed25519', " every=$every")),
-                    'SIGN', qr/invalid time "every=\S*" of \S+, write 1s to 1d/);
+                    'SIGN', qr/invalid time "every=\S*" of .*write 1s to 1d/);
 }
 
 $lint->is_error('C03 another parameter',
@@ -137,7 +137,7 @@ for my $case (['GUARD', undef], ['GUARD', 'cdm_stop off;'],
         KEY => key('key'), SIGN => pem('ed25519', '')));
 
     is($exit, 0, "C03 $name: passes");
-    like($said, qr/\[warn\] .*"cdm_stop_audit_$_" has no effect, .*remove it in/,
+    like($said, qr/\[warn\] .*"cdm_stop_audit_$_" has no effect,.*remove it/,
          "C03 $name: cdm_stop_audit_$_ does nothing") for qw(key sign);
     $lint->{output} .= $said;
 }

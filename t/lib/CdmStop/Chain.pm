@@ -135,7 +135,11 @@ sub records { return @{$_[0]{records}} }
 
 sub torn { return @{$_[0]{torn}} }
 
-sub ids { return sort keys %{$_[0]{chains}} }
+sub ids {
+    my @ids = sort keys %{$_[0]{chains}};
+
+    return @ids;
+}
 
 # Ids of requests that have an intent and nothing behind it.
 
@@ -150,7 +154,9 @@ sub open {
             if $record->{stage} =~ /\A(?:intent|outcome)\z/;
     }
 
-    return grep { $open{$_} > 0 } sort keys %open;
+    my @open = grep { $open{$_} > 0 } sort keys %open;
+
+    return @open;
 }
 
 1;
