@@ -21,6 +21,7 @@ my ($iam, $cdm) = ($t->iam, $t->cdm);
 my $key = $t->ledger->token(64);
 
 $t->write_secret('secrets/key', $key);
+$t->audit_key($key);
 
 my $config = <<'EOC';
 %%GLOBALS%%

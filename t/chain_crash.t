@@ -21,6 +21,7 @@ my ($iam, $cdm) = ($t->iam, $t->cdm);
 my $key = $t->ledger->token(64);
 
 $t->write_secret('secrets/key', $key);
+$t->audit_key($key);
 
 # to rename FILE and write FILE.state as a root's directory is, and as one of
 # the workers is
@@ -265,6 +266,7 @@ for my $dir ('', 'own/') {
             cmp_ok($first->{seq}, '>', 50, 'A07 goes on in the new file');
             rename $t->path($file), $t->path("$file.new");
             $t->write($file, $t->read("$file.kept") . $t->read("$file.new"));
+            unlink $t->path("$file.kept"), $t->path("$file.new");
         }
 
         $t->stop;
@@ -291,7 +293,9 @@ for my $damage (qw(gone cut)) {
 {
     my $ids = chain()->ids;
 
-    $t->write_secret('secrets/key', $t->ledger->token(64));
+    my $new = $t->ledger->token(64);
+    $t->write_secret('secrets/key', $new);
+    $t->audit_key($new);
     $t->expect_log(qr/was not made with this "cdm_stop_audit_key", a new/);
     begin($file);
     is($t->put_stop->{status}, 200, 'A10 a new key');

@@ -24,6 +24,7 @@ my ($iam, $cdm) = ($t->iam, $t->cdm);
 my $key = $t->ledger->token(64);
 
 $t->write_secret('secrets/key', $key);
+$t->audit_key($key);
 
 $t->config(<<'EOC');
 %%GLOBALS%%

@@ -467,4 +467,6 @@ subtest 'A07 copytruncate' => sub {
        'intent new outcome new', 'goes on at the begin of the file');
 };
 
+# files were deleted and cut
+$t->damaged_records;
 $t->done;

@@ -17,7 +17,8 @@ CdmStop::Chain - checks the chain of records in files, without the module
 It is written by the description of the format, not by the module: one chain
 for each id, numbers without a gap from 1 on (or from the first on, with
 C<partial>), C<prev> and C<hash> as they must be, pieces of lines told by the
-record behind them. Without key it takes plain SHA-256.
+record behind them. Without key it takes plain SHA-256; C<keys> are several, of
+which undef is none.
 
 =cut
 
@@ -33,8 +34,8 @@ sub new {
     my ($class, %opt) = @_;
 
     return bless {
-        %opt, troubles => [], records => [], torn => [], chains => {},
-        pending => {},
+        keys => [$opt{key}], %opt, troubles => [], records => [], torn => [],
+        chains => {},
     }, $class;
 }
 
@@ -109,10 +110,10 @@ sub check_chain {
 
         my $content = $entry->{line} =~ s/,"hash":"\w{64}"\}\z//r;
         my $text = pack('H*', $record->{prev}) . $content;
-        my $want = defined $self->{key} ? hmac_sha256_hex($text, $self->{key})
-                                        : sha256_hex($text);
         $self->trouble("$where: the hash is wrong")
-            if $record->{hash} ne $want;
+            if !grep { $record->{hash} eq (defined $_
+                           ? hmac_sha256_hex($text, $_) : sha256_hex($text)) }
+                    @{ $self->{keys} };
 
         my $told = $record->{torn} // 0;
         $self->trouble("$where: $entry->{before} bytes are torn, $told told")

@@ -15,6 +15,7 @@ CdmStop::Test::Checks - the part of CdmStop::Test that asserts after each test
     no sanitizer report but those of nginx's own code
     no worker died by a signal, nginx ended by itself with 0
     no secret in files, answers, command lines, environments
+    all records in files are whole chains
 
 The checks are functions that return a list of findings, so that a test of the
 harness can call them: log_findings, sanitizer_findings, secret_findings.
@@ -54,6 +55,7 @@ sub check_all {
     report('no sanitizer report', $self->sanitizer_findings);
     report('nginx ended well', $self->end_findings($status));
     report('no secret in files and answers', $self->secret_findings);
+    report('records are chains', $self->chain_findings);
 
     return;
 }
