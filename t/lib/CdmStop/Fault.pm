@@ -14,7 +14,8 @@ CdmStop::Fault - what may go wrong between nginx and the disk
 A library that is loaded before libc: the next write(2) to a file *.jsonl whose
 record is of the stage (or "any") does not go as usual. C<kill_before>,
 C<kill_half> and C<kill_after>: the process kills itself by SIGKILL before the
-record, behind the half of it, or behind the whole; C<half>: a part is written.
+record, behind the half of it, or behind the whole; C<half>: a part is written;
+C<close>: the descriptor is closed.
 
 =cut
 
@@ -138,6 +139,10 @@ write(int fd, const void *buf, size_t n)
 
     if (strcmp(mode, "half") == 0) {
         return real(fd, buf, n / 2);
+    }
+
+    if (strcmp(mode, "close") == 0) {
+        close(fd);
     }
 
     if (strcmp(mode, "kill_before") == 0) {
