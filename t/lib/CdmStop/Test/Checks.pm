@@ -282,8 +282,7 @@ my $ALL_OF = 20_000;
 sub record_findings {
     my ($self) = @_;
 
-    my $schema = $self->{schema} //= CdmStop::Schema->load(
-        $self->root . '/docs/audit-record.schema.json');
+    my $schema = $self->record_schema;
     my @findings;
 
     for my $file ($self->record_files) {
@@ -305,6 +304,13 @@ sub record_findings {
     }
 
     return @findings;
+}
+
+sub record_schema {
+    my ($self) = @_;
+
+    return $self->{schema} //= CdmStop::Schema->load(
+        $self->root . '/docs/audit-record.schema.json');
 }
 
 sub record_complaints {
