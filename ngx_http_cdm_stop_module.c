@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_refusals.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf);
@@ -15,6 +16,7 @@ static ngx_int_t ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
     ngx_http_cdm_stop_main_conf_t *cdmcf);
 static ngx_int_t ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf);
+static ngx_int_t ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle);
 static void ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle);
 
@@ -160,7 +162,7 @@ ngx_module_t  ngx_http_cdm_stop_module = {
     ngx_http_cdm_stop_commands,            /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_cdm_stop_init_module,         /* init module */
     ngx_http_cdm_stop_init_process,        /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -219,6 +221,10 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     }
 
     if (ngx_http_cdm_stop_init_chains(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_cdm_stop_refusals_init(cf, cdmcf) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -300,6 +306,30 @@ ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf)
 }
 
 
+/* without a master, the files of the old configuration are closed next */
+
+static ngx_int_t
+ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle)
+{
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ngx_process != NGX_PROCESS_SINGLE || ngx_test_config
+        || ngx_cycle->conf_ctx == NULL)
+    {
+        return NGX_OK;
+    }
+
+    cdmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                                ngx_http_cdm_stop_module);
+
+    if (cdmcf) {
+        ngx_http_cdm_stop_refusals_flush(cdmcf);
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
 {
@@ -342,6 +372,8 @@ ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle)
     if (cdmcf == NULL || cdmcf->worker == NULL) {
         return;
     }
+
+    ngx_http_cdm_stop_refusals_flush(cdmcf);
 
     chains = cdmcf->chains.elts;
 

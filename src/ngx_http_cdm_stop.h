@@ -114,6 +114,7 @@ struct ngx_http_cdm_stop_identity_s {
 
 typedef struct {
     ngx_http_cdm_stop_chain_t      *chain;
+    ngx_http_cdm_stop_sync_t       *sync;       /* NULL: not waited for */
     unsigned                        best_effort:1;
     unsigned                        by_name:1;  /* the word was written */
 } ngx_http_cdm_stop_audit_t;
@@ -137,7 +138,7 @@ typedef struct {
 } ngx_http_cdm_stop_caller_t;
 
 
-typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
+typedef struct ngx_http_cdm_stop_refusals_s  ngx_http_cdm_stop_refusals_t;
 
 
 /*
@@ -150,8 +151,6 @@ typedef struct {
     ngx_event_t                     renew;
     ngx_event_t                     keep;       /* of the chains */
     ngx_uint_t                      waiting;
-    ngx_uint_t                      lost;       /* records */
-    time_t                          lost_logged;
     time_t                          refused_logged;
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
                                            + NGX_HTTP_CDM_STOP_RECORD_LEN
@@ -175,6 +174,7 @@ typedef struct {
     ngx_http_cdm_stop_place_t       audit_key_place;
     ngx_http_cdm_stop_sign_t       *sign;
     ngx_http_cdm_stop_place_t       sign_place;
+    ngx_array_t                    *refusals;   /* of pointers */
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
     void                           *pages;      /* of the configuration */
     ngx_http_cdm_stop_worker_t     *worker;
@@ -192,6 +192,7 @@ typedef struct {
     ngx_msec_t                      wait;
     ngx_array_t                    *pass_headers;
     ngx_array_t                    *audit;      /* empty is off */
+    ngx_http_cdm_stop_refusals_t   *refusals;
 
     ngx_http_core_srv_conf_t       *server;
     ngx_http_core_loc_conf_t       *location;
@@ -250,6 +251,11 @@ struct ngx_http_cdm_stop_ctx_s {
     int64_t                         wait_end;
     int64_t                         wait_time;  /* so far */
 
+    /* waiting for the disk */
+
+    ngx_http_cdm_stop_sync_wait_t   sync[NGX_HTTP_CDM_STOP_AUDIT_TARGETS];
+    ngx_uint_t                      syncing;    /* targets to wait for */
+
     /* forwarding */
 
     ngx_http_handler_pt             content_handler;
@@ -293,6 +299,9 @@ struct ngx_http_cdm_stop_ctx_s {
     unsigned                        repeated:1;
     unsigned                        refused:1;   /* recorded */
     unsigned                        intent:1;    /* recorded */
+    unsigned                        sync_waits:1;
+    unsigned                        sync_failed:1;
+    unsigned                        synced:1;    /* or need not be */
     unsigned                        outcome:1;   /* recorded */
 };
 
@@ -341,6 +350,10 @@ ngx_int_t ngx_http_cdm_stop_post_read(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_content(ngx_http_request_t *r);
 void ngx_http_cdm_stop_repeat(ngx_http_request_t *r);
+
+/* resumes a request in the content phase whose intent is, or is not, on disk */
+void ngx_http_cdm_stop_synced(ngx_http_request_t *r, ngx_int_t rc);
+
 ngx_int_t ngx_http_cdm_stop_log(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_filter_init(ngx_conf_t *cf);
 ngx_int_t ngx_http_cdm_stop_add_variables(ngx_conf_t *cf);

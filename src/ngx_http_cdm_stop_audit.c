@@ -8,12 +8,15 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_sync.h"
 
 
+static char *ngx_http_cdm_stop_audit_words(ngx_conf_t *cf,
+    ngx_http_cdm_stop_audit_t *audit, ngx_uint_t *sync);
 static char *ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name);
 static void ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
-    ngx_http_cdm_stop_audit_t *audit, ngx_err_t err);
+    ngx_http_cdm_stop_chain_t *chain, ngx_err_t err);
 
 
 char *
@@ -22,8 +25,9 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_cdm_stop_loc_conf_t *cdcf = conf;
 
+    char                       *rv;
     ngx_str_t                  *value;
-    ngx_uint_t                  i, off;
+    ngx_uint_t                  off, sync;
     ngx_http_cdm_stop_audit_t  *audit;
 
     value = cf->args->elts;
@@ -58,6 +62,41 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 
     ngx_memzero(audit, sizeof(ngx_http_cdm_stop_audit_t));
 
+    if (ngx_http_cdm_stop_audit_words(cf, audit, &sync) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    rv = ngx_http_cdm_stop_audit_target(cf, audit, &value[1]);
+
+    if (rv != NGX_CONF_OK || !sync) {
+        return rv;
+    }
+
+    if (!audit->chain->is_file) {
+        return "parameter \"sync\" needs a file, remove the word or name "
+               "one";
+    }
+
+    if (ngx_http_cdm_stop_sync_add(cf, audit->chain) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    audit->sync = audit->chain->sync;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_audit_words(ngx_conf_t *cf, ngx_http_cdm_stop_audit_t *audit,
+    ngx_uint_t *sync)
+{
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    *sync = 0;
+    value = cf->args->elts;
+
     for (i = 2; i < cf->args->nelts; i++) {
 
         if (ngx_strcmp(value[i].data, "best_effort") == 0) {
@@ -67,17 +106,18 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
         }
 
         if (ngx_strcmp(value[i].data, "sync") == 0) {
-            return "parameter \"sync\" is not available in this version, "
-                   "remove it";
+            *sync = 1;
+            continue;
         }
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\" of \"cdm_stop_audit\", "
-                           "it must be \"best_effort\"", &value[i]);
+                           "it must be \"best_effort\" or \"sync\"",
+                           &value[i]);
         return NGX_CONF_ERROR;
     }
 
-    return ngx_http_cdm_stop_audit_target(cf, audit, &value[1]);
+    return NGX_CONF_OK;
 }
 
 
@@ -88,12 +128,8 @@ ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     if (name->len == 0) {
-        return "has an empty target, name a file, \"stderr\" or \"off\"";
-    }
-
-    if (ngx_strncmp(name->data, "syslog:", sizeof("syslog:") - 1) == 0) {
-        return "target \"syslog:\" is not available in this version, "
-               "name a file or \"stderr\"";
+        return "has an empty target, name a file, \"syslog:...\", "
+               "\"stderr\" or \"off\"";
     }
 
     cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
@@ -107,7 +143,7 @@ ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
         audit->best_effort = 1;
     }
 
-    if (audit->chain->file->flush) {
+    if (audit->chain->file && audit->chain->file->flush) {
         return "names a file that \"access_log\" buffers, give the records "
                "a file of their own";
     }
@@ -136,7 +172,7 @@ ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
             continue;
         }
 
-        ngx_http_cdm_stop_audit_alert(r, &audit[i], ngx_errno);
+        ngx_http_cdm_stop_audit_alert(r, audit[i].chain, ngx_errno);
 
         if (!audit[i].best_effort) {
             rc = NGX_ERROR;
@@ -149,25 +185,19 @@ ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
 
 static void
 ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
-    ngx_http_cdm_stop_audit_t *audit, ngx_err_t err)
+    ngx_http_cdm_stop_chain_t *chain, ngx_err_t err)
 {
-    ngx_http_cdm_stop_worker_t     *worker;
-    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+    chain->lost++;
 
-    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
-
-    worker = cdmcf->worker;
-    worker->lost++;
-
-    if (worker->lost_logged
-        && ngx_time() - worker->lost_logged < NGX_HTTP_CDM_STOP_ALERT_EVERY)
+    if (chain->lost_logged
+        && ngx_time() - chain->lost_logged < NGX_HTTP_CDM_STOP_ALERT_EVERY)
     {
         return;
     }
 
-    worker->lost_logged = ngx_time();
+    chain->lost_logged = ngx_time();
 
     ngx_log_error(NGX_LOG_ALERT, r->connection->log, err,
                   "audit record could not be written to \"%V\", %ui lost "
-                  "by this worker", &audit->chain->name, worker->lost);
+                  "by this worker", &chain->name, chain->lost);
 }

@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include <openssl/rand.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_sync.h"
 
 
 /*
@@ -20,9 +21,18 @@
      + 256 * 1024)
 
 
+#define ngx_http_cdm_stop_is_syslog(name)                                     \
+    (ngx_strncmp((name)->data, "syslog:", sizeof("syslog:") - 1) == 0)
+
+
+static ngx_open_file_t *ngx_http_cdm_stop_chain_file(ngx_conf_t *cf,
+    ngx_str_t *name, ngx_uint_t is_file);
 static ngx_int_t ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone,
     void *data);
 static void ngx_http_cdm_stop_chain_cleanup(void *data);
+static ngx_int_t ngx_http_cdm_stop_chain_ready(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_record_t *rec,
+    ngx_log_t *log);
 static ngx_int_t ngx_http_cdm_stop_chain_write(
     ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
     u_char *p, size_t len);
@@ -32,21 +42,20 @@ ngx_http_cdm_stop_chain_t *
 ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
     ngx_str_t *name)
 {
-    ngx_str_t                    path;
-    ngx_uint_t                   i, is_stderr;
+    ngx_uint_t                   i, is_syslog, is_file;
     ngx_open_file_t             *file;
     ngx_http_cdm_stop_chain_t   *chain, **chainp;
 
-    path = *name;
+    is_syslog = ngx_http_cdm_stop_is_syslog(name);
+    is_file = !is_syslog && ngx_strcmp(name->data, "stderr") != 0;
+
     file = NULL;
 
-    is_stderr = (ngx_strcmp(name->data, "stderr") == 0);
-
-    if (!is_stderr) {
+    if (!is_syslog) {
 
         /* opened by the master, opened again on USR1 */
 
-        file = ngx_conf_open_file(cf->cycle, &path);
+        file = ngx_http_cdm_stop_chain_file(cf, name, is_file);
         if (file == NULL) {
             return NULL;
         }
@@ -55,17 +64,14 @@ ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
     chainp = chains->elts;
 
     for (i = 0; i < chains->nelts; i++) {
-        if (is_stderr ? !chainp[i]->is_file : chainp[i]->file == file) {
+
+        if (is_file ? chainp[i]->file == file
+                    : (!chainp[i]->is_file && chainp[i]->name.len == name->len
+                       && ngx_strncmp(chainp[i]->name.data, name->data,
+                                      name->len)
+                          == 0))
+        {
             return chainp[i];
-        }
-    }
-
-    if (is_stderr) {
-        ngx_str_null(&path);
-
-        file = ngx_conf_open_file(cf->cycle, &path);
-        if (file == NULL) {
-            return NULL;
         }
     }
 
@@ -75,9 +81,23 @@ ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
     }
 
     chain->file = file;
-    chain->name = is_stderr ? *name : file->name;
-    chain->is_file = !is_stderr;
+    chain->is_file = is_file;
     chain->reader = NGX_INVALID_FILE;
+
+    if (is_file) {
+        chain->name = file->name;
+
+    } else {
+        chain->name.len = name->len;
+        chain->name.data = ngx_pstrdup(cf->pool, name);
+        if (chain->name.data == NULL) {
+            return NULL;
+        }
+    }
+
+    if (is_syslog && ngx_http_cdm_stop_syslog_add(cf, chain) != NGX_OK) {
+        return NULL;
+    }
 
     chainp = ngx_array_push(chains);
     if (chainp == NULL) {
@@ -87,6 +107,22 @@ ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
     *chainp = chain;
 
     return chain;
+}
+
+
+static ngx_open_file_t *
+ngx_http_cdm_stop_chain_file(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_uint_t is_file)
+{
+    ngx_str_t  path;
+
+    path = *name;
+
+    if (!is_file) {
+        ngx_str_null(&path);
+    }
+
+    return ngx_conf_open_file(cf->cycle, &path);
 }
 
 
@@ -311,7 +347,7 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
 
     ngx_http_cdm_stop_open_do(chain->sh, ngx_http_cdm_stop_chain_head(chain));
 
-    if (ngx_http_cdm_stop_follow(chain, log) != NGX_OK) {
+    if (ngx_http_cdm_stop_chain_ready(chain, rec, log) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -376,6 +412,31 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
 }
 
 
+/* the file is there, and the chain at its end */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_ready(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_log_t *log)
+{
+    size_t  len;
+
+    len = NGX_HTTP_CDM_STOP_RECORD_HEAD + (rec->pos - rec->start)
+          + NGX_HTTP_CDM_STOP_RECORD_TAIL;
+
+    if (ngx_http_cdm_stop_file_ready(chain, len, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (chain->sync && rec->op == NGX_HTTP_CDM_STOP_OPEN_ADD) {
+        return ngx_http_cdm_stop_sync_open(chain->sync, log);
+    }
+
+    return NGX_OK;
+}
+
+
 u_char *
 ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec)
@@ -410,7 +471,8 @@ ngx_http_cdm_stop_chain_write(ngx_http_cdm_stop_chain_t *chain,
     ssize_t                   n;
     ngx_http_cdm_stop_head_t  torn;
 
-    n = ngx_write_fd(chain->file->fd, p, len);
+    n = chain->syslog ? ngx_http_cdm_stop_syslog_send(chain->syslog, p, len)
+                      : ngx_write_fd(chain->file->fd, p, len);
 
     if (n > 0 && chain->is_file) {
 

@@ -138,10 +138,30 @@ typedef struct {
 } ngx_http_cdm_stop_lock_t;
 
 
+typedef struct ngx_http_cdm_stop_sync_s  ngx_http_cdm_stop_sync_t;
+
+typedef struct ngx_http_cdm_stop_syslog_s  ngx_http_cdm_stop_syslog_t;
+
+typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
+
+
+/* a request whose intent is on its way to the disk, for one target */
+
+typedef struct {
+    ngx_queue_t                     queue;
+    void                           *description;    /* of the file */
+    ngx_http_cdm_stop_ctx_t        *ctx;
+    ngx_http_cdm_stop_sync_t       *sync;
+    unsigned                        waits:1;
+    unsigned                        best_effort:1;
+} ngx_http_cdm_stop_sync_wait_t;
+
+
 /* a target of records, of one configuration */
 
 typedef struct {
-    ngx_open_file_t                *file;
+    ngx_open_file_t                *file;       /* NULL: syslog */
+    ngx_http_cdm_stop_syslog_t     *syslog;
     ngx_str_t                       name;       /* as it is for messages */
     ngx_fd_t                        reader;     /* of the same file */
     ngx_shm_zone_t                 *zone;
@@ -153,6 +173,10 @@ typedef struct {
     ngx_http_cdm_stop_lock_t       *lock;
     ngx_cycle_t                    *cycle;
     time_t                          state_logged;
+    ngx_http_cdm_stop_sync_t       *sync;       /* NULL: for no location */
+    ngx_uint_t                      lost;       /* records, by this worker */
+    time_t                          lost_logged;
+    time_t                          gone_logged;    /* a deleted file */
     unsigned                        is_file:1;  /* and can be rotated, read */
 } ngx_http_cdm_stop_chain_t;
 
@@ -330,6 +354,28 @@ ngx_int_t ngx_http_cdm_stop_open_read(ngx_http_cdm_stop_chain_sh_t *sh,
 /* an intent from its record; NGX_ERROR if a member is not there or not legal */
 ngx_int_t ngx_http_cdm_stop_open_parse(json_t *json,
     ngx_http_cdm_stop_open_t *intent);
+
+
+/* targets */
+
+/*
+ * A chain whose records go to syslog, as cf->args->elts[1] tells; that text is
+ * changed.  Logs what is wrong and returns NGX_ERROR.
+ */
+ngx_int_t ngx_http_cdm_stop_syslog_add(ngx_conf_t *cf,
+    ngx_http_cdm_stop_chain_t *chain);
+
+/* as write(2), which takes all or nothing here, and does not wait */
+ssize_t ngx_http_cdm_stop_syslog_send(ngx_http_cdm_stop_syslog_t *syslog,
+    u_char *p, size_t len);
+
+/*
+ * Sees to it that a record of len bytes can be written to a target without
+ * waiting, and not to a file that was deleted, which is opened again.  Returns
+ * NGX_ERROR with the errno set.
+ */
+ngx_int_t ngx_http_cdm_stop_file_ready(ngx_http_cdm_stop_chain_t *chain,
+    size_t len, ngx_log_t *log);
 
 
 #endif /* _NGX_HTTP_CDM_STOP_CHAIN_H_INCLUDED_ */

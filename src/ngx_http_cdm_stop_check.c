@@ -187,9 +187,10 @@ ngx_http_cdm_stop_check_audit(ngx_conf_t *cf,
     }
 
     ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &cdcf->place,
-                                 "\"cdm_stop_audit stderr\" alone may lose "
+                                 "\"cdm_stop_audit %V\" alone may lose "
                                  "records, add a file or write "
-                                 "\"cdm_stop_audit stderr best_effort;\"");
+                                 "\"cdm_stop_audit %V best_effort;\"",
+                                 &audit[0].chain->name, &audit[0].chain->name);
 
     return NGX_ERROR;
 }

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_refusals.h"
 
 
 /* bounds of a field, in bytes, before it is escaped */
@@ -17,6 +18,8 @@
 
 static void ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage);
+static void ngx_http_cdm_stop_record_start(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_main_conf_t *cdmcf, char *stage);
 static void ngx_http_cdm_stop_record_open(ngx_http_cdm_stop_record_t *rec,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_open_t *intent);
 static void ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
@@ -46,7 +49,9 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
 
     ctx->refused = 1;
 
-    if (ctx->conf->audit->nelts == 0) {
+    if (ctx->conf->audit->nelts == 0
+        || !ngx_http_cdm_stop_refusals_admit(ctx->conf->refusals))
+    {
         return;
     }
 
@@ -55,6 +60,32 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
     ngx_http_cdm_stop_record_answer(&rec, ctx, status);
 
     (void) ngx_http_cdm_stop_record_end(&rec, r, ctx);
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_record_refusals(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_unwritten_t *unwritten)
+{
+    ngx_uint_t                  slot;
+    ngx_http_cdm_stop_record_t  rec;
+
+    slot = NGX_HTTP_CDM_STOP_NO_SLOT;
+
+    ngx_http_cdm_stop_record_start(&rec, cdmcf, "refused");
+    ngx_http_cdm_stop_record_number(&rec, "summary", unwritten->number);
+
+    /* the room is there in a record of this length */
+
+    rec.pos = ngx_cpymem(rec.pos, ",\"since\":\"", sizeof(",\"since\":\"") - 1);
+    rec.pos = ngx_http_cdm_stop_time_text(rec.pos, unwritten->sec,
+                                          unwritten->msec);
+    *rec.pos++ = '"';
+
+    rec.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+
+    return ngx_http_cdm_stop_chain_append(chain, &rec, &slot, ngx_cycle->log);
 }
 
 
@@ -149,10 +180,25 @@ static void
 ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage)
 {
-    ngx_time_t                     *tp;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    ngx_http_cdm_stop_record_start(rec, cdmcf, stage);
+
+    rec->pos = ngx_sprintf(rec->pos, ",\"request_id\":\"%*s\","
+                                     "\"operation\":\"StopJob\"",
+                           sizeof(ctx->id), ctx->id);
+
+    ngx_http_cdm_stop_record_target(rec, r, ctx);
+}
+
+
+static void
+ngx_http_cdm_stop_record_start(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_main_conf_t *cdmcf, char *stage)
+{
+    ngx_time_t  *tp;
 
     /* a record is built and written at one go, so one buffer serves all */
 
@@ -169,12 +215,7 @@ ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
 
     rec->pos = ngx_sprintf(rec->pos, ",\"stage\":\"%s\",\"time\":\"", stage);
     rec->pos = ngx_http_cdm_stop_time_text(rec->pos, tp->sec, tp->msec);
-    rec->pos = ngx_sprintf(rec->pos,
-                           "\",\"request_id\":\"%*s\","
-                           "\"operation\":\"StopJob\"",
-                           sizeof(ctx->id), ctx->id);
-
-    ngx_http_cdm_stop_record_target(rec, r, ctx);
+    *rec->pos++ = '"';
 }
 
 

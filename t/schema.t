@@ -127,6 +127,8 @@ subtest 'the schema of the records' => sub {
         ['a code', 'refused', 'CDMSTOP.0203', 'CDMSTOP.203'],
         ['a chain', 'refused', '0' x 16 . '"', '0' x 15 . '"'],
         ['a hash', 'refused', 'f' x 64, 'F' x 64],
+        ['no hash', 'refused', ',"hash":"' . 'f' x 64 . '"', ''],
+        ['no number', 'intent', ',"seq":1', ''],
         ['another close', 'closed', '"crash"', '"shutdown"'],
         ['a signature', 'checkpoint', '==', ''],
         ['half a sequence', 'checkpoint', '"seq":1', '"seq":1.5'],
