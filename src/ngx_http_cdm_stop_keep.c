@@ -101,7 +101,9 @@ ngx_http_cdm_stop_keep(ngx_http_cdm_stop_chain_t *chain, u_char *buf,
 
     /* a file that cannot be followed is told of when a record is lost */
 
-    if (ngx_http_cdm_stop_follow(chain, log) != NGX_OK) {
+    if (ngx_http_cdm_stop_file_ready(chain, 0, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, log) != NGX_OK)
+    {
         ngx_shmtx_unlock(&chain->shpool->mutex);
         return;
     }

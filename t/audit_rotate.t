@@ -152,6 +152,10 @@ subtest 'A06 deleted without a signal' => sub {
            'nothing is added to the old one');
     }
 
+    unlink $audit or die "$audit: $!\n";
+    ok($t->wait_for(sub { -e $audit }, what => 'a new file', quiet => 1),
+       'it is noticed without a stop');
+
     like($t->error_log, qr/\[warn\] .*audit file "\S+" was deleted, a new one/,
          'the log tells');
 };
