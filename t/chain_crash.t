@@ -61,6 +61,9 @@ http {
 EOC
 
 my $fault = CdmStop::Fault->new($t);
+
+# lines are torn by its kills
+$t->damages('audit.jsonl', 'own/audit.jsonl');
 my $file;
 
 sub begin {
