@@ -70,6 +70,9 @@ http {
 }
 EOC
 $t->expect_log(qr/\[alert\] .*audit record could not be written to "\S+"/);
+# a full disk tears lines
+$t->damages('small/audit.jsonl');
+
 $fault->run(sub { $t->start });
 
 sub chain {
