@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_policy.h"
+#include "ngx_http_cdm_stop_refusals.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf);
@@ -16,7 +17,9 @@ static ngx_int_t ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
     ngx_http_cdm_stop_main_conf_t *cdmcf);
 static ngx_int_t ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf);
+static ngx_int_t ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle);
+static void ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle);
 
 
 static ngx_conf_enum_t  ngx_http_cdm_stop_verify[] = {
@@ -163,6 +166,20 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
       0,
       NULL },
 
+    { ngx_string("cdm_stop_audit_key"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_cdm_stop_audit_key,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("cdm_stop_audit_sign"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
+      ngx_http_cdm_stop_audit_sign,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
@@ -188,11 +205,11 @@ ngx_module_t  ngx_http_cdm_stop_module = {
     ngx_http_cdm_stop_commands,            /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_cdm_stop_init_module,         /* init module */
     ngx_http_cdm_stop_init_process,        /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_cdm_stop_exit_process,        /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -215,6 +232,8 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     ngx_http_cdm_stop_main_conf_t   *cdmcf;
 
     cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
+
+    ngx_http_cdm_stop_check_keys(cf);
 
     locations = cdmcf->locations.elts;
 
@@ -241,6 +260,14 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     cdmcf->server = cscfp[0]->ctx;
 
     if (ngx_http_cdm_stop_create_worker(cf, cdmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_cdm_stop_init_chains(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_cdm_stop_refusals_init(cf, cdmcf) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -275,6 +302,14 @@ ngx_http_cdm_stop_create_worker(ngx_conf_t *cf,
     }
 
     cln->handler = ngx_http_cdm_stop_stop_renewal;
+    cln->data = cdmcf;
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_cdm_stop_stop_keeping;
     cln->data = cdmcf;
 
     return NGX_OK;
@@ -314,6 +349,30 @@ ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf)
 }
 
 
+/* without a master, the files of the old configuration are closed next */
+
+static ngx_int_t
+ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle)
+{
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    if (ngx_process != NGX_PROCESS_SINGLE || ngx_test_config
+        || ngx_cycle->conf_ctx == NULL)
+    {
+        return NGX_OK;
+    }
+
+    cdmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                                ngx_http_cdm_stop_module);
+
+    if (cdmcf) {
+        ngx_http_cdm_stop_refusals_flush(cdmcf);
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
 {
@@ -332,6 +391,37 @@ ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_cdm_stop_start_renewal(cdmcf);
+    ngx_http_cdm_stop_start_keeping(cdmcf);
 
     return ngx_http_cdm_stop_conf_protect(cdmcf->pages, cycle->log);
+}
+
+
+static void
+ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_chain_t      **chains;
+    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return;
+    }
+
+    cdmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                                ngx_http_cdm_stop_module);
+
+    if (cdmcf == NULL || cdmcf->worker == NULL) {
+        return;
+    }
+
+    ngx_http_cdm_stop_refusals_flush(cdmcf);
+
+    chains = cdmcf->chains.elts;
+
+    for (i = 0; i < cdmcf->chains.nelts; i++) {
+        ngx_http_cdm_stop_keep_exit(chains[i], cdmcf->worker->record,
+                                    cycle->log);
+    }
 }

@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include <nginx.h>
+#include "ngx_http_cdm_stop_chain.h"
 #include "ngx_http_cdm_stop_iam.h"
 #include "ngx_http_cdm_stop_target.h"
 #include "ngx_http_cdm_stop_text.h"
@@ -27,8 +28,6 @@
 
 
 #define NGX_HTTP_CDM_STOP_VERSION         "0.1.0"
-
-#define NGX_HTTP_CDM_STOP_REQUEST_ID_LEN  32
 
 /* CDM's body as far as it is read for the verdict: it lists a few messages */
 #define NGX_HTTP_CDM_STOP_CDM_BODY_LEN    (64 * 1024)
@@ -48,9 +47,6 @@
 
 /* a reason is recorded whole, so a longer one is refused */
 #define NGX_HTTP_CDM_STOP_REASON_LEN      512
-
-/* the longest record: all fields at their bounds, each byte as \uXXXX */
-#define NGX_HTTP_CDM_STOP_RECORD_LEN      49152
 
 
 typedef enum {
@@ -129,7 +125,8 @@ struct ngx_http_cdm_stop_identity_s {
 
 
 typedef struct {
-    ngx_open_file_t                *file;
+    ngx_http_cdm_stop_chain_t      *chain;
+    ngx_http_cdm_stop_sync_t       *sync;       /* NULL: not waited for */
     unsigned                        best_effort:1;
     unsigned                        by_name:1;  /* the word was written */
 } ngx_http_cdm_stop_audit_t;
@@ -153,7 +150,7 @@ typedef struct {
 } ngx_http_cdm_stop_caller_t;
 
 
-typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
+typedef struct ngx_http_cdm_stop_refusals_s  ngx_http_cdm_stop_refusals_t;
 
 
 /* cdm_stop_policy, _enforce, _reason and _rate, see policy.h */
@@ -172,13 +169,14 @@ typedef struct ngx_http_cdm_stop_rate_s  ngx_http_cdm_stop_rate_t;
 typedef struct {
     ngx_queue_t                     groups;     /* of waiting requests */
     ngx_event_t                     renew;
+    ngx_event_t                     keep;       /* of the chains */
     ngx_uint_t                      waiting;
     time_t                          verify_logged;
-    ngx_uint_t                      lost;       /* records */
-    time_t                          lost_logged;
     time_t                          refused_logged;
     u_char                          facts[NGX_HTTP_CDM_STOP_FACTS_LEN];
-    u_char                          record[NGX_HTTP_CDM_STOP_RECORD_LEN];
+    u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
+                                           + NGX_HTTP_CDM_STOP_RECORD_LEN
+                                           + NGX_HTTP_CDM_STOP_RECORD_TAIL];
 } ngx_http_cdm_stop_worker_t;
 
 
@@ -194,6 +192,12 @@ typedef struct {
     ngx_array_t                     policies;   /* of pointers */
     ngx_array_t                     peers;      /* ngx_http_cdm_stop_peer_t */
     ngx_array_t                     locations;  /* all, of pointers */
+    ngx_array_t                     chains;     /* of pointers */
+    ngx_str_t                       audit_key;  /* wiped once it is used */
+    ngx_http_cdm_stop_place_t       audit_key_place;
+    ngx_http_cdm_stop_sign_t       *sign;
+    ngx_http_cdm_stop_place_t       sign_place;
+    ngx_array_t                    *refusals;   /* of pointers */
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
     void                           *pages;      /* of the configuration */
     ngx_http_cdm_stop_worker_t     *worker;
@@ -216,6 +220,7 @@ typedef struct {
     ngx_http_cdm_stop_reason_t     *reason;     /* NULL is off */
     ngx_http_cdm_stop_rate_t       *rate;       /* NULL is off */
     ngx_flag_t                      dry_run;
+    ngx_http_cdm_stop_refusals_t   *refusals;
 
     ngx_http_core_srv_conf_t       *server;
     ngx_http_core_loc_conf_t       *location;
@@ -278,6 +283,10 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_http_cdm_stop_fingerprint_t token_fp;
     uint64_t                        generation;
 
+    /* where the intent is in the tables of the targets */
+
+    ngx_uint_t                      slots[NGX_HTTP_CDM_STOP_AUDIT_TARGETS];
+
     /* waiting for IAM, in a group of requests with the same key */
 
     ngx_http_cdm_stop_look_pt       look;
@@ -286,6 +295,11 @@ struct ngx_http_cdm_stop_ctx_s {
     int64_t                         wait_start;
     int64_t                         wait_end;
     int64_t                         wait_time;  /* so far */
+
+    /* waiting for the disk */
+
+    ngx_http_cdm_stop_sync_wait_t   sync[NGX_HTTP_CDM_STOP_AUDIT_TARGETS];
+    ngx_uint_t                      syncing;    /* targets to wait for */
 
     /* forwarding */
 
@@ -332,6 +346,9 @@ struct ngx_http_cdm_stop_ctx_s {
     unsigned                        repeated:1;
     unsigned                        refused:1;   /* recorded */
     unsigned                        intent:1;    /* recorded */
+    unsigned                        sync_waits:1;
+    unsigned                        sync_failed:1;
+    unsigned                        synced:1;    /* or need not be */
     unsigned                        outcome:1;   /* recorded */
 };
 
@@ -380,59 +397,13 @@ ngx_int_t ngx_http_cdm_stop_post_read(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_content(ngx_http_request_t *r);
 void ngx_http_cdm_stop_repeat(ngx_http_request_t *r);
+
+/* resumes a request in the content phase whose intent is, or is not, on disk */
+void ngx_http_cdm_stop_synced(ngx_http_request_t *r, ngx_int_t rc);
+
 ngx_int_t ngx_http_cdm_stop_log(ngx_http_request_t *r);
 ngx_int_t ngx_http_cdm_stop_filter_init(ngx_conf_t *cf);
 ngx_int_t ngx_http_cdm_stop_add_variables(ngx_conf_t *cf);
-
-
-/* answers of the gateway itself */
-
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_target;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_token;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_bad_method;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_request;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_early_data;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_credentials;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_valid;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_other_project;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_not_verified;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_reason;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_default;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_too_many;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_project;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_by_subrequest;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_token;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_token_refused;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_many_projects;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_record;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_unreachable;
-extern const ngx_http_cdm_stop_error_t  ngx_http_cdm_stop_no_answer;
-
-/*
- * Records a refusal, or the outcome where there is an intent, and returns the
- * status to finalize the request with; the
- * header and body filters then send the error's answer in place of nginx's.
- */
-ngx_int_t ngx_http_cdm_stop_refuse(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx, const ngx_http_cdm_stop_error_t *error);
-
-/*
- * Makes r->headers_out those of the answer that ctx->error stands for, and
- * ctx->answer its body.  Returns NGX_ERROR if there is no memory.
- */
-ngx_int_t ngx_http_cdm_stop_set_answer(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx);
-
-/*
- * Sends the answer that ctx->error stands for in place of a header of CDM
- * that is still held back.
- */
-ngx_int_t ngx_http_cdm_stop_send_answer(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx);
-
-/* adds or, if there is one, replaces the header X-Request-Id of the answer */
-ngx_int_t ngx_http_cdm_stop_set_request_id(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx);
 
 
 /* headers */
@@ -572,20 +543,34 @@ ngx_int_t ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
 void ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 
+char *ngx_http_cdm_stop_audit_key(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_cdm_stop_audit_sign(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /*
- * Marks, seen by all workers, of files that end within a line.  unmark takes
- * the mark of a file away and returns whether the file still ends there.
+ * Reads a private key in PEM for checkpoints, one in "every" milliseconds.
+ * NULL if it is none, or no Ed25519 key, which has been logged.
  */
-void ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_end_t *end);
-ngx_uint_t ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *zone);
-ngx_uint_t ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_end_t *end);
+ngx_http_cdm_stop_sign_t *ngx_http_cdm_stop_sign_create(ngx_conf_t *cf,
+    ngx_str_t *file, ngx_msec_t every);
+
+/* warns of keys that no record is made with */
+void ngx_http_cdm_stop_check_keys(ngx_conf_t *cf);
+
+/* gives the chains and the fingerprints their keys, of which it wipes one */
+ngx_int_t ngx_http_cdm_stop_init_chains(ngx_conf_t *cf);
+
+/* looks after the chains from now on, in this worker, until it ends */
+void ngx_http_cdm_stop_start_keeping(ngx_http_cdm_stop_main_conf_t *cdmcf);
+void ngx_http_cdm_stop_stop_keeping(void *data);
 
 char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+/* writes a record to all targets of the location */
 ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
-    ngx_array_t *targets, u_char *record, size_t len);
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_record_t *rec);
 
 
 /* configuration */
@@ -667,6 +652,10 @@ ngx_int_t ngx_http_cdm_stop_endpoint(ngx_conf_t *cf,
 ngx_int_t ngx_http_cdm_stop_read_secret(ngx_conf_t *cf, ngx_str_t *file,
     ngx_str_t *secret);
 
+/* the same for a key, whose bytes need not be UTF-8 */
+ngx_int_t ngx_http_cdm_stop_read_key(ngx_conf_t *cf, ngx_str_t *file,
+    ngx_str_t *key);
+
 /*
  * What proxy_pass of a location is set to; "upstream" is NULL if there is
  * none, or one with variables.
@@ -686,6 +675,9 @@ void ngx_cdecl ngx_http_cdm_stop_conf_error(ngx_conf_t *cf, ngx_uint_t level,
 
 
 #include "ngx_http_cdm_stop_wait.h"
+
+
+#include "ngx_http_cdm_stop_answer.h"
 
 
 #endif /* _NGX_HTTP_CDM_STOP_H_INCLUDED_ */

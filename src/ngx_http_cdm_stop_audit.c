@@ -8,17 +8,15 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_sync.h"
 
 
+static char *ngx_http_cdm_stop_audit_words(ngx_conf_t *cf,
+    ngx_http_cdm_stop_audit_t *audit, ngx_uint_t *sync);
 static char *ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name);
-static ngx_int_t ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len);
-static void ngx_http_cdm_stop_audit_tear(ngx_shm_zone_t *zone, ngx_fd_t fd);
-static ngx_uint_t ngx_http_cdm_stop_audit_mend(ngx_shm_zone_t *zone,
-    ngx_fd_t fd);
 static void ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
-    ngx_http_cdm_stop_audit_t *audit, ngx_err_t err);
+    ngx_http_cdm_stop_chain_t *chain, ngx_err_t err);
 
 
 char *
@@ -27,8 +25,9 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_cdm_stop_loc_conf_t *cdcf = conf;
 
+    char                       *rv;
     ngx_str_t                  *value;
-    ngx_uint_t                  i, off;
+    ngx_uint_t                  off, sync;
     ngx_http_cdm_stop_audit_t  *audit;
 
     value = cf->args->elts;
@@ -63,6 +62,41 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 
     ngx_memzero(audit, sizeof(ngx_http_cdm_stop_audit_t));
 
+    if (ngx_http_cdm_stop_audit_words(cf, audit, &sync) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    rv = ngx_http_cdm_stop_audit_target(cf, audit, &value[1]);
+
+    if (rv != NGX_CONF_OK || !sync) {
+        return rv;
+    }
+
+    if (!audit->chain->is_file) {
+        return "parameter \"sync\" needs a file, remove the word or name "
+               "one";
+    }
+
+    if (ngx_http_cdm_stop_sync_add(cf, audit->chain) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    audit->sync = audit->chain->sync;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_cdm_stop_audit_words(ngx_conf_t *cf, ngx_http_cdm_stop_audit_t *audit,
+    ngx_uint_t *sync)
+{
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    *sync = 0;
+    value = cf->args->elts;
+
     for (i = 2; i < cf->args->nelts; i++) {
 
         if (ngx_strcmp(value[i].data, "best_effort") == 0) {
@@ -72,17 +106,18 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
         }
 
         if (ngx_strcmp(value[i].data, "sync") == 0) {
-            return "parameter \"sync\" is not available in this version, "
-                   "remove it";
+            *sync = 1;
+            continue;
         }
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\" of \"cdm_stop_audit\", "
-                           "it must be \"best_effort\"", &value[i]);
+                           "it must be \"best_effort\" or \"sync\"",
+                           &value[i]);
         return NGX_CONF_ERROR;
     }
 
-    return ngx_http_cdm_stop_audit_target(cf, audit, &value[1]);
+    return NGX_CONF_OK;
 }
 
 
@@ -90,32 +125,25 @@ static char *
 ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
     ngx_http_cdm_stop_audit_t *audit, ngx_str_t *name)
 {
-    ngx_str_t  path;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     if (name->len == 0) {
-        return "has an empty target, name a file, \"stderr\" or \"off\"";
+        return "has an empty target, name a file, \"syslog:...\", "
+               "\"stderr\" or \"off\"";
     }
 
-    if (ngx_strncmp(name->data, "syslog:", sizeof("syslog:") - 1) == 0) {
-        return "target \"syslog:\" is not available in this version, "
-               "name a file or \"stderr\"";
-    }
+    cdmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_cdm_stop_module);
 
-    path = *name;
-
-    if (ngx_strcmp(name->data, "stderr") == 0) {
-        ngx_str_null(&path);
-        audit->best_effort = 1;
-    }
-
-    /* opened by the master, opened again on USR1 */
-
-    audit->file = ngx_conf_open_file(cf->cycle, &path);
-    if (audit->file == NULL) {
+    audit->chain = ngx_http_cdm_stop_chain_add(cf, &cdmcf->chains, name);
+    if (audit->chain == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    if (audit->file->flush) {
+    if (!audit->chain->is_file) {
+        audit->best_effort = 1;
+    }
+
+    if (audit->chain->file && audit->chain->file->flush) {
         return "names a file that \"access_log\" buffers, give the records "
                "a file of their own";
     }
@@ -125,28 +153,26 @@ ngx_http_cdm_stop_audit_target(ngx_conf_t *cf,
 
 
 ngx_int_t
-ngx_http_cdm_stop_audit_write(ngx_http_request_t *r, ngx_array_t *targets,
-    u_char *record, size_t len)
+ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_record_t *rec)
 {
-    ngx_int_t                       rc;
-    ngx_uint_t                      i;
-    ngx_http_cdm_stop_audit_t      *audit;
-    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+    ngx_int_t                   rc;
+    ngx_uint_t                  i;
+    ngx_http_cdm_stop_audit_t  *audit;
 
     rc = NGX_OK;
-    audit = targets->elts;
-    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+    audit = ctx->conf->audit->elts;
 
-    for (i = 0; i < targets->nelts; i++) {
+    for (i = 0; i < ctx->conf->audit->nelts; i++) {
 
-        if (ngx_http_cdm_stop_audit_write_one(cdmcf->zone, &audit[i], record,
-                                              len)
+        if (ngx_http_cdm_stop_chain_append(audit[i].chain, rec, &ctx->slots[i],
+                                           r->connection->log)
             == NGX_OK)
         {
             continue;
         }
 
-        ngx_http_cdm_stop_audit_alert(r, &audit[i], ngx_errno);
+        ngx_http_cdm_stop_audit_alert(r, audit[i].chain, ngx_errno);
 
         if (!audit[i].best_effort) {
             rc = NGX_ERROR;
@@ -157,114 +183,21 @@ ngx_http_cdm_stop_audit_write(ngx_http_request_t *r, ngx_array_t *targets,
 }
 
 
-/*
- * One write(2) for one record: on a file that is open for appending, the
- * lines of several workers do not mix.  The byte before the record is for the
- * line break that a torn line lacks.
- */
-
-static ngx_int_t
-ngx_http_cdm_stop_audit_write_one(ngx_shm_zone_t *zone,
-    ngx_http_cdm_stop_audit_t *audit, u_char *record, size_t len)
-{
-    ssize_t    n;
-    ngx_fd_t   fd;
-    ngx_err_t  err;
-
-    fd = audit->file->fd;
-
-    if (ngx_http_cdm_stop_audit_mend(zone, fd)) {
-        record--;
-        len++;
-        *record = LF;
-    }
-
-    n = ngx_write_fd(fd, record, len);
-
-    if (n == (ssize_t) len) {
-        return NGX_OK;
-    }
-
-    err = ngx_errno;
-
-    if (n > 0) {
-        ngx_http_cdm_stop_audit_tear(zone, fd);
-        err = 0;
-    }
-
-    ngx_set_errno(err);
-
-    return NGX_ERROR;
-}
-
-
-/* the file ends within a line: its place is kept for whoever writes next */
-
-static void
-ngx_http_cdm_stop_audit_tear(ngx_shm_zone_t *zone, ngx_fd_t fd)
-{
-    ngx_file_info_t           fi;
-    ngx_http_cdm_stop_end_t   end;
-
-    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR || !ngx_is_file(&fi)) {
-        return;
-    }
-
-    end.dev = fi.st_dev;
-    end.uniq = ngx_file_uniq(&fi);
-    end.size = lseek(fd, 0, SEEK_CUR);
-
-    ngx_http_cdm_stop_zone_mark(zone, &end);
-}
-
-
-/*
- * Whether the file still ends where a line was torn.  Who is told so is the
- * only one, and ends that line with its record; a file that has grown since,
- * is shorter, or another one by now, is of no concern.
- */
-
-static ngx_uint_t
-ngx_http_cdm_stop_audit_mend(ngx_shm_zone_t *zone, ngx_fd_t fd)
-{
-    ngx_file_info_t           fi;
-    ngx_http_cdm_stop_end_t   end;
-
-    if (!ngx_http_cdm_stop_zone_marked(zone)
-        || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR)
-    {
-        return 0;
-    }
-
-    end.dev = fi.st_dev;
-    end.uniq = ngx_file_uniq(&fi);
-    end.size = ngx_file_size(&fi);
-
-    return ngx_http_cdm_stop_zone_unmark(zone, &end);
-}
-
-
 static void
 ngx_http_cdm_stop_audit_alert(ngx_http_request_t *r,
-    ngx_http_cdm_stop_audit_t *audit, ngx_err_t err)
+    ngx_http_cdm_stop_chain_t *chain, ngx_err_t err)
 {
-    ngx_http_cdm_stop_worker_t     *worker;
-    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+    chain->lost++;
 
-    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
-
-    worker = cdmcf->worker;
-    worker->lost++;
-
-    if (worker->lost_logged
-        && ngx_time() - worker->lost_logged < NGX_HTTP_CDM_STOP_ALERT_EVERY)
+    if (chain->lost_logged
+        && ngx_time() - chain->lost_logged < NGX_HTTP_CDM_STOP_ALERT_EVERY)
     {
         return;
     }
 
-    worker->lost_logged = ngx_time();
+    chain->lost_logged = ngx_time();
 
     ngx_log_error(NGX_LOG_ALERT, r->connection->log, err,
                   "audit record could not be written to \"%V\", %ui lost "
-                  "by this worker", &audit->file->name, worker->lost);
+                  "by this worker", &chain->name, chain->lost);
 }

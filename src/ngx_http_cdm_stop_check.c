@@ -142,15 +142,16 @@ ngx_http_cdm_stop_check_audit(ngx_conf_t *cf,
     audit = cdcf->audit->elts;
 
     for (i = 0; i < cdcf->audit->nelts; i++) {
-        if (audit[i].file->name.len || audit[i].by_name) {
+        if (audit[i].chain->is_file || audit[i].by_name) {
             return NGX_OK;
         }
     }
 
     ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &cdcf->place,
-                                 "\"cdm_stop_audit stderr\" alone may lose "
+                                 "\"cdm_stop_audit %V\" alone may lose "
                                  "records, add a file or write "
-                                 "\"cdm_stop_audit stderr best_effort;\"");
+                                 "\"cdm_stop_audit %V best_effort;\"",
+                                 &audit[0].chain->name, &audit[0].chain->name);
 
     return NGX_ERROR;
 }

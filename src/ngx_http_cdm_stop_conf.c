@@ -27,6 +27,7 @@ ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf)
      * set by ngx_http_cdm_stop_conf_alloc():
      *
      *     cdmcf->zone = NULL;
+     *     cdmcf->refusals = NULL;
      *     cdmcf->server = NULL;
      *     cdmcf->worker = NULL;
      */
@@ -50,6 +51,9 @@ ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf)
            != NGX_OK
         || ngx_array_init(&cdmcf->locations, cf->pool, 16,
                           sizeof(ngx_http_cdm_stop_loc_conf_t *))
+           != NGX_OK
+        || ngx_array_init(&cdmcf->chains, cf->pool, 4,
+                          sizeof(ngx_http_cdm_stop_chain_t *))
            != NGX_OK)
     {
         return NULL;
@@ -68,6 +72,7 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
      * set by ngx_http_cdm_stop_conf_alloc():
      *
      *     cdcf->identity_name = { 0, NULL };
+     *     cdcf->refusals = NULL;
      *     cdcf->server = NULL;
      *     cdcf->location = NULL;
      *     cdcf->place = { { 0, NULL }, 0 };

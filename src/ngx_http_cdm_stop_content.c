@@ -8,11 +8,14 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_sync.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_forward(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_prepare(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static ngx_int_t ngx_http_cdm_stop_record(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_forget_answer(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
@@ -28,7 +31,39 @@ static ngx_int_t ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_cdm_stop_content(ngx_http_request_t *r)
 {
-    return ngx_http_cdm_stop_forward(r, ngx_http_cdm_stop_get_ctx(r));
+    ngx_int_t  rc;
+
+    rc = ngx_http_cdm_stop_forward(r, ngx_http_cdm_stop_get_ctx(r));
+
+    if (rc == NGX_AGAIN) {
+
+        /* the wait for the disk has a reference of its own */
+
+        r->main->count++;
+        return NGX_DONE;
+    }
+
+    return rc;
+}
+
+
+void
+ngx_http_cdm_stop_synced(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_cdm_stop_ctx_t  *ctx;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+    ctx->synced = 1;
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_cdm_stop_forward(r, ctx);
+
+    } else {
+        rc = ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_record);
+    }
+
+    ngx_http_finalize_request(r, rc);
 }
 
 
@@ -76,7 +111,8 @@ ngx_http_cdm_stop_forward(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 static ngx_int_t
 ngx_http_cdm_stop_prepare(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    u_char  *p;
+    u_char     *p;
+    ngx_int_t   rc;
 
     p = ngx_pnalloc(r->pool, NGX_HTTP_CDM_STOP_TARGET_LEN);
     if (p == NULL) {
@@ -94,13 +130,42 @@ ngx_http_cdm_stop_prepare(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
         return ngx_http_cdm_stop_refuse_token(r, ctx);
     }
 
-    /* a repeated stop has its intent */
+    rc = ngx_http_cdm_stop_record(r, ctx);
+
+    if (rc == NGX_OK) {
+        ctx->forwarding = 1;
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_record(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_int_t  rc;
+
+    /* a repeated stop has its intent, and one that waited for the disk */
 
     if (!ctx->intent && ngx_http_cdm_stop_record_intent(r, ctx) != NGX_OK) {
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_record);
     }
 
-    ctx->forwarding = 1;
+    if (ctx->synced) {
+        return NGX_OK;
+    }
+
+    rc = ngx_http_cdm_stop_sync_wait(r, ctx);
+
+    if (rc == NGX_AGAIN) {
+        return NGX_AGAIN;
+    }
+
+    ctx->synced = 1;
+
+    if (rc != NGX_OK) {
+        return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_no_record);
+    }
 
     return NGX_OK;
 }
@@ -166,6 +231,13 @@ ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    /* of the time before a wait for the disk */
+
+    if (ctx->token.len) {
+        ngx_explicit_memzero(ctx->token.data, ctx->token.len);
+        ctx->token.len = 0;
+    }
 
     ctx->token.data = ngx_pnalloc(r->pool, ctx->token_len);
     if (ctx->token.data == NULL) {

@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include <openssl/rand.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_sync.h"
 
 
 static void ngx_http_cdm_stop_ctx_cleanup(void *data);
@@ -107,6 +108,8 @@ ngx_http_cdm_stop_ctx_cleanup(void *data)
         cdmcf->worker->waiting--;
         ctx->waiting = 0;
     }
+
+    ngx_http_cdm_stop_sync_cancel(ctx);
 
     if (ctx->wake.timer_set) {
         ngx_del_timer(&ctx->wake);

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_refusals.h"
 
 
 /* bounds of a field, in bytes, before it is escaped */
@@ -18,20 +19,12 @@
 #define NGX_HTTP_CDM_STOP_ROLES    1024
 
 
-/*
- * A record under construction.  A field that does not fit makes pos NULL,
- * after which nothing is added any more.
- */
-
-typedef struct {
-    u_char  *start;
-    u_char  *pos;
-    u_char  *end;
-} ngx_http_cdm_stop_record_t;
-
-
 static void ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage);
+static void ngx_http_cdm_stop_record_start(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_main_conf_t *cdmcf, char *stage);
+static void ngx_http_cdm_stop_record_open(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_open_t *intent);
 static void ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_uint_t ngx_http_cdm_stop_record_question(u_char *p, u_char *last);
@@ -73,7 +66,9 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
 
     ctx->refused = 1;
 
-    if (ctx->conf->audit->nelts == 0) {
+    if (ctx->conf->audit->nelts == 0
+        || !ngx_http_cdm_stop_refusals_admit(ctx->conf->refusals))
+    {
         return;
     }
 
@@ -87,9 +82,36 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
 
 
 ngx_int_t
+ngx_http_cdm_stop_record_refusals(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_unwritten_t *unwritten)
+{
+    ngx_uint_t                  slot;
+    ngx_http_cdm_stop_record_t  rec;
+
+    slot = NGX_HTTP_CDM_STOP_NO_SLOT;
+
+    ngx_http_cdm_stop_record_start(&rec, cdmcf, "refused");
+    ngx_http_cdm_stop_record_number(&rec, "summary", unwritten->number);
+
+    /* the room is there in a record of this length */
+
+    rec.pos = ngx_cpymem(rec.pos, ",\"since\":\"", sizeof(",\"since\":\"") - 1);
+    rec.pos = ngx_http_cdm_stop_time_text(rec.pos, unwritten->sec,
+                                          unwritten->msec);
+    *rec.pos++ = '"';
+
+    rec.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+
+    return ngx_http_cdm_stop_chain_append(chain, &rec, &slot, ngx_cycle->log);
+}
+
+
+ngx_int_t
 ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
+    ngx_http_cdm_stop_open_t    intent;
     ngx_http_cdm_stop_record_t  rec;
 
     if (ctx->conf->audit->nelts == 0) {
@@ -102,6 +124,8 @@ ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ngx_http_cdm_stop_record_tokens(&rec, r, ctx);
     ngx_http_cdm_stop_record_number(&rec, "wait_ms", ctx->wait_time);
 
+    ngx_http_cdm_stop_record_open(&rec, ctx, &intent);
+
     if (ngx_http_cdm_stop_record_end(&rec, r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -109,6 +133,33 @@ ngx_http_cdm_stop_record_intent(ngx_http_request_t *r,
     ctx->intent = 1;
 
     return NGX_OK;
+}
+
+
+/* what has to be known to write the outcome if this worker is gone by then */
+
+static void
+ngx_http_cdm_stop_record_open(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_open_t *intent)
+{
+    intent->pid = ngx_pid;
+
+    ngx_memcpy(intent->id, ctx->id, sizeof(intent->id));
+    ngx_memcpy(intent->project, ctx->target.project.data,
+               sizeof(intent->project));
+    ngx_memcpy(intent->cluster, ctx->target.cluster.data,
+               sizeof(intent->cluster));
+    ngx_memcpy(intent->job, ctx->target.job.data, ctx->target.job.len);
+    intent->job_len = ctx->target.job.len;
+
+    /* the time is the first member behind the stage */
+
+    ngx_memcpy(intent->time,
+               rec->start + sizeof(",\"stage\":\"intent\",\"time\":\"") - 1,
+               sizeof(intent->time));
+
+    rec->op = NGX_HTTP_CDM_STOP_OPEN_ADD;
+    rec->intent = intent;
 }
 
 
@@ -147,32 +198,42 @@ static void
 ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx, char *stage)
 {
-    ngx_tm_t                        tm;
-    ngx_time_t                     *tp;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
-    /* a record is built and written at one go, so one buffer serves all */
+    ngx_http_cdm_stop_record_start(rec, cdmcf, stage);
 
-    rec->start = cdmcf->worker->record + 1;
-    rec->pos = rec->start;
-    rec->end = cdmcf->worker->record + NGX_HTTP_CDM_STOP_RECORD_LEN;
-
-    tp = ngx_timeofday();
-    ngx_gmtime(tp->sec, &tm);
-
-    rec->pos = ngx_sprintf(rec->pos,
-                           "{\"v\":1,\"stage\":\"%s\","
-                           "\"time\":\"%4d-%02d-%02dT%02d:%02d:%02d.%03MZ\","
-                           "\"request_id\":\"%*s\","
-                           "\"operation\":\"StopJob\"",
-                           stage,
-                           tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
-                           tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
-                           tp->msec, sizeof(ctx->id), ctx->id);
+    rec->pos = ngx_sprintf(rec->pos, ",\"request_id\":\"%*s\","
+                                     "\"operation\":\"StopJob\"",
+                           sizeof(ctx->id), ctx->id);
 
     ngx_http_cdm_stop_record_target(rec, r, ctx);
+}
+
+
+static void
+ngx_http_cdm_stop_record_start(ngx_http_cdm_stop_record_t *rec,
+    ngx_http_cdm_stop_main_conf_t *cdmcf, char *stage)
+{
+    ngx_time_t  *tp;
+
+    /* a record is built and written at one go, so one buffer serves all */
+
+    rec->start = cdmcf->worker->record + NGX_HTTP_CDM_STOP_RECORD_HEAD;
+    rec->pos = rec->start;
+    rec->end = rec->start + NGX_HTTP_CDM_STOP_RECORD_LEN;
+
+    /* who is refused behind an intent has no outcome but this */
+
+    rec->op = NGX_HTTP_CDM_STOP_OPEN_REMOVE;
+    rec->intent = NULL;
+
+    tp = ngx_timeofday();
+
+    rec->pos = ngx_sprintf(rec->pos, ",\"stage\":\"%s\",\"time\":\"", stage);
+    rec->pos = ngx_http_cdm_stop_time_text(rec->pos, tp->sec, tp->msec);
+    *rec->pos++ = '"';
 }
 
 
@@ -524,17 +585,13 @@ static ngx_int_t
 ngx_http_cdm_stop_record_end(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    if (rec->pos == NULL || rec->end - rec->pos < 2) {
+    if (rec->pos == NULL) {
         ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
                       "audit record could not be built");
         return NGX_ERROR;
     }
 
-    *rec->pos++ = '}';
-    *rec->pos++ = LF;
-
-    return ngx_http_cdm_stop_audit_write(r, ctx->conf->audit, rec->start,
-                                         rec->pos - rec->start);
+    return ngx_http_cdm_stop_audit_write(r, ctx, rec);
 }
 
 

@@ -24,6 +24,40 @@ ngx_int_t
 ngx_http_cdm_stop_read_secret(ngx_conf_t *cf, ngx_str_t *file,
     ngx_str_t *secret)
 {
+    u_char     *p;
+    ngx_str_t   name;
+
+    if (ngx_http_cdm_stop_read_key(cf, file, secret) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    name = *file;
+
+    if (ngx_conf_full_name(cf->cycle, &name, 1) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* it goes into JSON, which is UTF-8 */
+
+    for (p = secret->data; p < secret->data + secret->len; /* void */ ) {
+
+        if (ngx_http_cdm_stop_utf8_decode(&p, secret->data + secret->len)
+            == NGX_HTTP_CDM_STOP_BAD_UTF8)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "secret \"%V\" is not valid UTF-8, save the "
+                               "file as UTF-8", &name);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_read_key(ngx_conf_t *cf, ngx_str_t *file, ngx_str_t *secret)
+{
     size_t     size;
     ngx_fd_t   fd;
     ngx_int_t  rc;
@@ -113,7 +147,6 @@ static ngx_int_t
 ngx_http_cdm_stop_load_secret(ngx_conf_t *cf, ngx_fd_t fd, ngx_str_t *name,
     size_t size, ngx_str_t *secret)
 {
-    u_char              *p;
     ssize_t              n;
     ngx_str_t           *whole;
     ngx_pool_cleanup_t  *cln;
@@ -160,20 +193,6 @@ ngx_http_cdm_stop_load_secret(ngx_conf_t *cf, ngx_fd_t fd, ngx_str_t *name,
                            "secret \"%V\" is empty, write the secret into it",
                            name);
         return NGX_ERROR;
-    }
-
-    /* it goes into JSON, which is UTF-8 */
-
-    for (p = secret->data; p < secret->data + secret->len; /* void */ ) {
-
-        if (ngx_http_cdm_stop_utf8_decode(&p, secret->data + secret->len)
-            == NGX_HTTP_CDM_STOP_BAD_UTF8)
-        {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "secret \"%V\" is not valid UTF-8, save the "
-                               "file as UTF-8", name);
-            return NGX_ERROR;
-        }
     }
 
     return NGX_OK;

@@ -227,3 +227,16 @@ ngx_http_cdm_stop_parse_char(u_char **p, u_char *last, u_char c)
 
     return 1;
 }
+
+
+u_char *
+ngx_http_cdm_stop_time_text(u_char *p, time_t sec, ngx_uint_t msec)
+{
+    ngx_tm_t  tm;
+
+    ngx_gmtime(sec, &tm);
+
+    return ngx_sprintf(p, "%4d-%02d-%02dT%02d:%02d:%02d.%03uiZ",
+                       tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                       tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec, msec);
+}

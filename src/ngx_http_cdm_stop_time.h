@@ -28,5 +28,8 @@ int64_t ngx_http_cdm_stop_now(void);
  */
 int64_t ngx_http_cdm_stop_parse_time(u_char *p, size_t len);
 
+/* writes a time as records have it: 24 bytes, of which it returns the end */
+u_char *ngx_http_cdm_stop_time_text(u_char *p, time_t sec, ngx_uint_t msec);
+
 
 #endif /* _NGX_HTTP_CDM_STOP_TIME_H_INCLUDED_ */

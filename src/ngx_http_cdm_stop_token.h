@@ -10,6 +10,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include "ngx_http_cdm_stop_mac.h"
 #include "ngx_http_cdm_stop_iam.h"
 #include "ngx_http_cdm_stop_target.h"
 
@@ -53,15 +54,6 @@ typedef struct {
 
 typedef u_char  ngx_http_cdm_stop_fingerprint_t[
                                             NGX_HTTP_CDM_STOP_FINGERPRINT_LEN];
-
-
-/* where a file of records ended; all zero is no file */
-
-typedef struct {
-    dev_t                      dev;
-    ngx_file_uniq_t            uniq;
-    off_t                      size;
-} ngx_http_cdm_stop_end_t;
 
 
 /* what an identity's directives say of its tokens, in milliseconds */
@@ -185,6 +177,10 @@ ngx_int_t ngx_http_cdm_stop_token_drop(ngx_shm_zone_t *zone,
  */
 ngx_int_t ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone,
     ngx_str_t *token, u_char *dst);
+
+/* what fingerprints are made with in place of the random key of the zone */
+void ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_mac_t *mac);
 
 
 #endif /* _NGX_HTTP_CDM_STOP_TOKEN_H_INCLUDED_ */

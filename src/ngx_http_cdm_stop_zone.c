@@ -7,7 +7,6 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <sys/mman.h>
 #include "ngx_http_cdm_stop.h"
@@ -16,6 +15,7 @@
 
 static ngx_int_t ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone,
     void *data);
+static ngx_int_t ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx);
 static void ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone);
 static ngx_uint_t ngx_http_cdm_stop_zone_purge(
     ngx_http_cdm_stop_zone_t *zone);
@@ -36,6 +36,8 @@ ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name, ssize_t size)
     if (zone == NULL) {
         return NULL;
     }
+
+    ctx->pool = cf->pool;
 
     zone->init = ngx_http_cdm_stop_zone_init;
     zone->data = ctx;
@@ -61,14 +63,14 @@ ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
         ctx->sh = octx->sh;
         ctx->shpool = octx->shpool;
 
-        return NGX_OK;
+        return ngx_http_cdm_stop_zone_mac(ctx);
     }
 
     ctx->shpool = (ngx_slab_pool_t *) zone->shm.addr;
 
     if (zone->shm.exists) {
         ctx->sh = ctx->shpool->data;
-        return NGX_OK;
+        return ngx_http_cdm_stop_zone_mac(ctx);
     }
 
     ngx_http_cdm_stop_zone_hide(zone);
@@ -106,7 +108,7 @@ ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone, void *data)
 
     ctx->shpool->log_nomem = 0;
 
-    return NGX_OK;
+    return ngx_http_cdm_stop_zone_mac(ctx);
 }
 
 
@@ -380,18 +382,12 @@ ngx_int_t
 ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
     u_char *dst)
 {
-    u_char                     md[EVP_MAX_MD_SIZE];
-    unsigned int               len;
+    u_char                     md[NGX_HTTP_CDM_STOP_MAC_LEN];
     ngx_http_cdm_stop_zone_t  *ctx;
 
     ctx = zone->data;
 
-    /* the secret is written once, before there are workers */
-
-    if (HMAC(EVP_sha256(), ctx->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN,
-             token->data, token->len, md, &len)
-        == NULL)
-    {
+    if (ngx_http_cdm_stop_mac(ctx->mac, token, 1, md) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -402,75 +398,32 @@ ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
 
 
 void
-ngx_http_cdm_stop_zone_mark(ngx_shm_zone_t *shm_zone,
-    ngx_http_cdm_stop_end_t *end)
+ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_mac_t *mac)
 {
-    ngx_uint_t                 i;
-    ngx_http_cdm_stop_zone_t  *zone;
+    ngx_http_cdm_stop_zone_t  *ctx;
 
-    zone = shm_zone->data;
+    ctx = zone->data;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    /* one of the same file is out of date; the oldest one makes room */
-
-    for (i = 0; i < NGX_HTTP_CDM_STOP_ENDS - 1; i++) {
-        if (zone->sh->torn[i].dev == end->dev
-            && zone->sh->torn[i].uniq == end->uniq)
-        {
-            break;
-        }
-    }
-
-    ngx_memmove(&zone->sh->torn[1], &zone->sh->torn[0],
-                i * sizeof(ngx_http_cdm_stop_end_t));
-    zone->sh->torn[0] = *end;
-
-    zone->sh->marked = 1;
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ctx->mac = mac;
 }
 
 
-ngx_uint_t
-ngx_http_cdm_stop_zone_marked(ngx_shm_zone_t *shm_zone)
+/* the secret is written once, before there are workers */
+
+static ngx_int_t
+ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx)
 {
-    ngx_http_cdm_stop_zone_t  *zone;
+    ngx_str_t  key;
 
-    zone = shm_zone->data;
-
-    return zone->sh->marked != 0;
-}
-
-
-ngx_uint_t
-ngx_http_cdm_stop_zone_unmark(ngx_shm_zone_t *shm_zone,
-    ngx_http_cdm_stop_end_t *end)
-{
-    ngx_uint_t                 i, left, found;
-    ngx_http_cdm_stop_end_t   *torn;
-    ngx_http_cdm_stop_zone_t  *zone;
-
-    zone = shm_zone->data;
-    left = 0;
-    found = 0;
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    for (i = 0; i < NGX_HTTP_CDM_STOP_ENDS; i++) {
-        torn = &zone->sh->torn[i];
-
-        if (torn->dev == end->dev && torn->uniq == end->uniq) {
-            found = (torn->size == end->size);
-            ngx_memzero(torn, sizeof(ngx_http_cdm_stop_end_t));
-        }
-
-        left |= (torn->size != 0);
+    if (ctx->mac) {
+        return NGX_OK;
     }
 
-    zone->sh->marked = left;
+    key.data = ctx->sh->secret;
+    key.len = NGX_HTTP_CDM_STOP_SECRET_LEN;
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ctx->mac = ngx_http_cdm_stop_mac_create(ctx->pool, &key);
 
-    return found;
+    return ctx->mac ? NGX_OK : NGX_ERROR;
 }

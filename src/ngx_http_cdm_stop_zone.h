@@ -10,6 +10,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include "ngx_http_cdm_stop_mac.h"
 #include "ngx_http_cdm_stop_token.h"
 #include "ngx_http_cdm_stop_verified.h"
 
@@ -29,9 +30,6 @@
 
 /* tokens of one entry that a 401 of CDM may end in a minute */
 #define NGX_HTTP_CDM_STOP_DROPS       6
-
-/* files of records that may end within a line at one time */
-#define NGX_HTTP_CDM_STOP_ENDS        4
 
 
 /* when something happened the last times, 0 is never */
@@ -161,8 +159,6 @@ typedef struct {
     ngx_http_cdm_stop_verified_t  verified;
     uint64_t                      leases;   /* given so far */
     uint64_t                      generations;
-    ngx_http_cdm_stop_end_t       torn[NGX_HTTP_CDM_STOP_ENDS];
-    ngx_atomic_t                  marked;   /* there is such an end */
     void                         *buckets;  /* of callers' rates */
     ngx_uint_t                    nbuckets;
     u_char                        secret[NGX_HTTP_CDM_STOP_SECRET_LEN];
@@ -172,6 +168,8 @@ typedef struct {
 typedef struct {
     ngx_http_cdm_stop_shctx_t  *sh;
     ngx_slab_pool_t            *shpool;
+    ngx_http_cdm_stop_mac_t    *mac;        /* of fingerprints */
+    ngx_pool_t                 *pool;
 } ngx_http_cdm_stop_zone_t;
 
 

@@ -544,19 +544,45 @@ $lint->is_error(
     ),
     'AUDIT',
     '"cdm_stop_audit" directive has more than two targets');
+if ($t->has('--with-threads')) {
+    $lint->is_fine("C10 a file, $_",
+        $lint->with(AUDIT => "cdm_stop_audit %%TESTDIR%%/a $_;"))
+        for 'sync', 'best_effort sync';
+
+} else {
+    $lint->is_error(
+        'C10 sync', $lint->with(AUDIT => 'cdm_stop_audit %%TESTDIR%%/a sync;'),
+        'AUDIT',
+        'parameter "sync" of "cdm_stop_audit" needs an nginx that is built '
+            . '--with-threads, use such a one or remove the word');
+}
+
 $lint->is_error(
-    'C10 sync', $lint->with(AUDIT => 'cdm_stop_audit %%TESTDIR%%/a sync;'),
-    'AUDIT',
-    'parameter "sync" is not available in this version, ' . 'remove it');
+    "C10 sync of $_", $lint->with(AUDIT => "cdm_stop_audit $_ sync;"), 'AUDIT',
+    'parameter "sync" needs a file, remove the word or name one'
+) for 'stderr', 'syslog:server=127.0.0.1';
 $lint->is_error(
-    'C10 syslog',
-    $lint->with(AUDIT => 'cdm_stop_audit syslog:server=127.0.0.1;'), 'AUDIT',
-    'target "syslog:" is not available in this version, '
-        . 'name a file or "stderr"');
+    'C10 syslog alone',
+    $lint->with(AUDIT => 'cdm_stop_audit syslog:server=127.0.0.1,tag=cdm;'),
+    'GUARD',
+    '"cdm_stop_audit syslog:server=127.0.0.1,tag=cdm" alone may lose records, '
+        . 'add a file or write "cdm_stop_audit syslog:server=127.0.0.1,tag=cdm '
+        . 'best_effort;"');
+$lint->is_fine(
+    'C10 syslog by name',
+    $lint->with(AUDIT => 'cdm_stop_audit syslog:server=127.0.0.1 best_effort;'
+    ));
+$lint->is_fine(
+    'C10 syslog and a file',
+    $lint->with(LOCATION => 'cdm_stop_audit syslog:server=127.0.0.1;'));
+$lint->is_error(
+    'C10 syslog without a server',
+    $lint->with(AUDIT => 'cdm_stop_audit syslog:tag=cdm best_effort;'),
+    'AUDIT', 'no syslog server specified');
 $lint->is_error(
     "C10 parameter $_",
     $lint->with(AUDIT => "cdm_stop_audit %%TESTDIR%%/a $_;"), 'AUDIT',
-    qr/invalid parameter "$_" of "cdm_stop_audit", it must be "best_effort"/
+    qr/invalid parameter "$_" of "cdm_stop_audit", it must be "best_effort" or /
 ) for 'besteffort', 'buffer=64k', 'Best_effort';
 $lint->is_error(
     'C10 a file that access_log buffers',

@@ -36,8 +36,10 @@ is(scalar @shown, 3, 'the token is shown at IAM and at CDM');
 is(scalar(grep { $_ =~ /9,120 bytes, SHA-256 [0-9a-f]{16}\.\.\.$/ } @shown), 3,
     'as its length and a part of its digest');
 
+# what is longest otherwise are the hashes of the chain
 my ($longest) = sort { length $b <=> length $a }
-    $output =~ /([A-Za-z0-9+=]{20,})/g;
+    $output =~ s/(?:prev|hash)[": ]+[0-9a-f]{64}"//gr
+        =~ /([A-Za-z0-9+=]{20,})/g;
 cmp_ok(length($longest // ''), '<=', 36, 'no part of a token is shown');
 
 unlike($output, qr/\e/, 'no colours in a pipe');

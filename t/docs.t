@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use CdmStop::Process;
 use CdmStop::Test;
 
 my $root = "$FindBin::Bin/..";
@@ -20,6 +21,9 @@ my $code = join "\n", map { $source{$_} } sort keys %source;
 
 my $t = CdmStop::Test->new;
 $t->iam;
+CdmStop::Process::capture('openssl', 'genpkey', '-algorithm', 'ed25519',
+                          '-out', $t->path('secrets/password.pem'));
+chmod 0600, $t->path('secrets/password.pem');
 
 
 # names
@@ -187,9 +191,11 @@ EOI
     } elsif ($example =~ /^location/m) {
         $server = $example;
 
-    } elsif ($example =~ /^(?:cdm_stop_(?:zone|iam|policy)|log_format)/m) {
+    } elsif ($example =~ /^(?:cdm_stop_(?:zone|iam|policy|audit_key|audit_sign)
+                             |log_format)\b/mx) {
         $http = $example;
-        $location = $example =~ /cdm_stop_iam huawei|log_format|zone|policy/
+        $location = $example
+            =~ /cdm_stop_iam huawei|log_format|zone|policy|audit_/
             ? "$guard $rest" : '';
 
     } else {

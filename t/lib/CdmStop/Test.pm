@@ -201,6 +201,8 @@ sub expand {
             : die "unknown word %%$1%%\n"/gex;
     }
 
+    $self->note_record_targets($text);
+
     return $text;
 }
 

@@ -15,9 +15,14 @@ CdmStop::Test::Checks - the part of CdmStop::Test that asserts after each test
     no sanitizer report but those of nginx's own code
     no worker died by a signal, nginx ended by itself with 0
     no secret in files, answers, command lines, environments
+    all records in files are whole chains
+    each record is as docs/audit-record.schema.json says
+
+    $t->damages('audit.jsonl');   # this test breaks lines of that file
 
 The checks are functions that return a list of findings, so that a test of the
-harness can call them: log_findings, sanitizer_findings, secret_findings.
+harness can call them: log_findings, sanitizer_findings, secret_findings,
+record_findings.
 
 In debug lines nginx's core prints headers; these lines are known by their
 text and left out of the search, all others are searched.
@@ -29,6 +34,8 @@ use warnings;
 
 use File::Find ();
 use Test::More;
+
+use CdmStop::Schema;
 
 sub expect_log {
     my ($self, $re) = @_;
@@ -54,6 +61,8 @@ sub check_all {
     report('no sanitizer report', $self->sanitizer_findings);
     report('nginx ended well', $self->end_findings($status));
     report('no secret in files and answers', $self->secret_findings);
+    report('records are chains', $self->chain_findings);
+    report('records are as the schema says', $self->record_findings);
 
     return;
 }
@@ -262,6 +271,90 @@ sub without_core_debug {
     }
 
     return $kept;
+}
+
+# Records of every file that a configuration of this test named for them, also
+# of those that were rotated away.  Beyond so many lines of a file, one of a
+# hundred is looked at, since decoding takes longer than the test.
+
+my $ALL_OF = 20_000;
+
+sub record_findings {
+    my ($self) = @_;
+
+    my $schema = $self->record_schema;
+    my @findings;
+
+    for my $file ($self->record_files) {
+        my $damaged = grep { $file =~ /\A\Q$_\E(?:\.|\z)/ }
+                      @{$self->{damages} // []};
+        open my $in, '<:raw', $file or next;
+
+        while (my $line = <$in>) {
+            next if $. > $ALL_OF && $. % 100;
+            next if $damaged && $line !~ /\A\{"v":.*\}\n\z/;
+
+            # the log of errors, where a target is stderr
+            next if $file =~ /stderr\.log\z/ && $line !~ /\A\{"v":/;
+
+            my @bad = record_complaints($schema, $line);
+            next if $damaged && @bad && $bad[0] =~ /JSON/;
+            push @findings, map { short_name($self, $file) . ":$.: $_" } @bad;
+        }
+    }
+
+    return @findings;
+}
+
+sub record_schema {
+    my ($self) = @_;
+
+    return $self->{schema} //= CdmStop::Schema->load(
+        $self->root . '/docs/audit-record.schema.json');
+}
+
+sub record_complaints {
+    my ($schema, $line) = @_;
+
+    return 'no line feed at the end' if $line !~ s/\n\z//;
+
+    my $record = eval { CdmStop::Test::Records::parse_line($line, 'JSON') };
+
+    return $record ? $schema->check($record) : $@ =~ s/\n//r;
+}
+
+sub damages {
+    my ($self, @files) = @_;
+
+    push @{$self->{damages}}, map { $self->path($_) } @files;
+    return $self;
+}
+
+sub record_files {
+    my ($self) = @_;
+
+    my %files = map { $_ => 1 }
+                grep { -f && !/\.state(?:\.|\z)/ }
+                map { glob "$_ $_.* $_-*" }
+                grep { m{\A\Q$self->{dir}\E/} }
+                keys %{$self->{record_targets} // {}};
+
+    my $stderr = $self->path('stderr.log');
+    $files{$stderr} = 1 if $self->{record_targets}{stderr} && -f $stderr;
+
+    return sort keys %files;
+}
+
+# Notes where a configuration has its records written.
+
+sub note_record_targets {
+    my ($self, $text) = @_;
+
+    $self->{record_targets}{$_} = 1
+        for $text =~ /^\s*[^#\n]*?\bcdm_stop_audit\s+"?([^\s;"]+)/mg,
+            $text =~ /[;{]\s*cdm_stop_audit\s+"?([^\s;"]+)/g;
+
+    return;
 }
 
 1;

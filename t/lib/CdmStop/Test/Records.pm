@@ -14,6 +14,10 @@ CdmStop::Test::Records - the part of CdmStop::Test that reads JSON lines
 A line must be valid UTF-8 without control characters, one JSON object of which
 no key is there twice, and end with a line feed. The error names file and line.
 
+C<done> asks for the chains of all records in all files of the test. A test
+that cuts, copies or deletes such files says C<damaged_records>; one with
+C<cdm_stop_audit_key> tells the keys by C<audit_key>.
+
 =cut
 
 use strict;
@@ -21,6 +25,8 @@ use warnings;
 
 use Encode ();
 use JSON::PP ();
+
+use CdmStop::Chain;
 
 my $JSON = JSON::PP->new;
 
@@ -129,6 +135,41 @@ sub wait_records {
     }, what => 'records in ' . $file . (ref $until ? '' : " ($until)"), %opt);
 
     return @records;
+}
+
+sub damaged_records { return $_[0]{damaged_records} = 1 }
+
+sub audit_key {
+    my ($self, @keys) = @_;
+
+    push @{$self->{audit_keys}}, @keys;
+    return;
+}
+
+# What is wrong with the chains of all records that the test left behind. Of
+# files with other lines, as the error log, only the records count.
+
+sub chain_findings {
+    my ($self) = @_;
+
+    return () if $self->{damaged_records};
+
+    my $chain = CdmStop::Chain->new(
+        keys => [undef, @{ $self->{audit_keys} // [] }], partial => 1,
+        unended => 1);
+
+    for my $file ($self->files_to_search) {
+        next if -s $file > 200_000_000;
+
+        my $bytes = $self->read($file);
+        next if index($bytes, '{"v":1,"chain":"') < 0;
+
+        $bytes = join '', grep { /\A\{"v":1,"chain":".*\}\n\z/ }
+                          split /^/, $bytes if $file !~ /\.jsonl[.\w]*\z/;
+        $chain->add($file =~ s{\A\Q$self->{dir}\E/}{}r, $bytes);
+    }
+
+    return $chain->troubles;
 }
 
 # Records of one request: stage => record.

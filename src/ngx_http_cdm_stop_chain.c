@@ -1,0 +1,506 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <openssl/rand.h>
+#include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_sync.h"
+
+
+/*
+ * A zone has the table of open intents, of which pages are taken only when
+ * they are used, and room for what the slab allocator keeps for itself.
+ */
+#define NGX_HTTP_CDM_STOP_CHAIN_ZONE                                          \
+    (NGX_HTTP_CDM_STOP_OPEN_MAX * (sizeof(ngx_http_cdm_stop_open_t) + 1)      \
+     + 256 * 1024)
+
+
+#define ngx_http_cdm_stop_is_syslog(name)                                     \
+    (ngx_strncmp((name)->data, "syslog:", sizeof("syslog:") - 1) == 0)
+
+
+static ngx_open_file_t *ngx_http_cdm_stop_chain_file(ngx_conf_t *cf,
+    ngx_str_t *name, ngx_uint_t is_file);
+static ngx_int_t ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone,
+    void *data);
+static void ngx_http_cdm_stop_chain_cleanup(void *data);
+static ngx_int_t ngx_http_cdm_stop_chain_ready(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_record_t *rec,
+    ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_chain_write(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
+    u_char *p, size_t len);
+
+
+ngx_http_cdm_stop_chain_t *
+ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
+    ngx_str_t *name)
+{
+    ngx_uint_t                   i, is_syslog, is_file;
+    ngx_open_file_t             *file;
+    ngx_http_cdm_stop_chain_t   *chain, **chainp;
+
+    is_syslog = ngx_http_cdm_stop_is_syslog(name);
+    is_file = !is_syslog && ngx_strcmp(name->data, "stderr") != 0;
+
+    file = NULL;
+
+    if (!is_syslog) {
+
+        /* opened by the master, opened again on USR1 */
+
+        file = ngx_http_cdm_stop_chain_file(cf, name, is_file);
+        if (file == NULL) {
+            return NULL;
+        }
+    }
+
+    chainp = chains->elts;
+
+    for (i = 0; i < chains->nelts; i++) {
+
+        if (is_file ? chainp[i]->file == file
+                    : (!chainp[i]->is_file && chainp[i]->name.len == name->len
+                       && ngx_strncmp(chainp[i]->name.data, name->data,
+                                      name->len)
+                          == 0))
+        {
+            return chainp[i];
+        }
+    }
+
+    chain = ngx_pcalloc(cf->pool, sizeof(ngx_http_cdm_stop_chain_t));
+    if (chain == NULL) {
+        return NULL;
+    }
+
+    chain->file = file;
+    chain->is_file = is_file;
+    chain->reader = NGX_INVALID_FILE;
+
+    if (is_file) {
+        chain->name = file->name;
+
+    } else {
+        chain->name.len = name->len;
+        chain->name.data = ngx_pstrdup(cf->pool, name);
+        if (chain->name.data == NULL) {
+            return NULL;
+        }
+    }
+
+    if (is_syslog && ngx_http_cdm_stop_syslog_add(cf, chain) != NGX_OK) {
+        return NULL;
+    }
+
+    chainp = ngx_array_push(chains);
+    if (chainp == NULL) {
+        return NULL;
+    }
+
+    *chainp = chain;
+
+    return chain;
+}
+
+
+static ngx_open_file_t *
+ngx_http_cdm_stop_chain_file(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_uint_t is_file)
+{
+    ngx_str_t  path;
+
+    path = *name;
+
+    if (!is_file) {
+        ngx_str_null(&path);
+    }
+
+    return ngx_conf_open_file(cf->cycle, &path);
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
+    ngx_str_t *key, ngx_http_cdm_stop_sign_t *sign)
+{
+    u_char                       md[NGX_HTTP_CDM_STOP_MAC_LEN], *p;
+    ngx_str_t                    name, label;
+    ngx_uint_t                   i;
+    ngx_pool_cleanup_t          *cln;
+    ngx_http_cdm_stop_mac_t     *mac;
+    ngx_http_cdm_stop_chain_t  **chain;
+
+    if (chains->nelts == 0) {
+        return NGX_OK;
+    }
+
+    mac = ngx_http_cdm_stop_mac_create(cf->pool, key);
+    if (mac == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* with another key it is another chain: workers that end have the old */
+
+    ngx_str_set(&label, "cdm_stop zone");
+
+    if (ngx_http_cdm_stop_mac(mac, &label, 1, md) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    chain = chains->elts;
+
+    for (i = 0; i < chains->nelts; i++) {
+
+        name.len = sizeof("cdm_stop_audit  ") - 1 + chain[i]->name.len + 8;
+        name.data = ngx_pnalloc(cf->pool, name.len);
+        if (name.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        p = ngx_sprintf(name.data, "cdm_stop_audit %V ", &chain[i]->name);
+        ngx_hex_dump(p, md, 4);
+        ngx_memcpy(chain[i]->key_id, p, 8);
+
+        cln = ngx_pool_cleanup_add(cf->pool, 0);
+        if (cln == NULL) {
+            return NGX_ERROR;
+        }
+
+        cln->handler = ngx_http_cdm_stop_chain_cleanup;
+        cln->data = chain[i];
+
+        chain[i]->mac = mac;
+        chain[i]->sign = sign;
+        chain[i]->cycle = cf->cycle;
+
+        chain[i]->zone = ngx_shared_memory_add(cf, &name,
+                                               NGX_HTTP_CDM_STOP_CHAIN_ZONE,
+                                               &ngx_http_cdm_stop_module);
+        if (chain[i]->zone == NULL) {
+            return NGX_ERROR;
+        }
+
+        chain[i]->zone->init = ngx_http_cdm_stop_chain_zone_init;
+        chain[i]->zone->data = chain[i];
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone, void *data)
+{
+    ngx_http_cdm_stop_chain_t  *ochain = data;
+
+    u_char                        id[NGX_HTTP_CDM_STOP_CHAIN_ID_LEN / 2];
+    ngx_http_cdm_stop_chain_t    *chain;
+    ngx_http_cdm_stop_chain_sh_t *sh;
+
+    chain = zone->data;
+
+    chain->shpool = (ngx_slab_pool_t *) zone->shm.addr;
+
+    if (ochain || zone->shm.exists) {
+
+        /* the workers of the old cycle go on with it */
+
+        chain->sh = chain->shpool->data;
+
+        if (ochain && ochain->lock) {
+            chain->lock = ochain->lock;
+            chain->lock->cycles++;
+        }
+
+        return NGX_OK;
+    }
+
+    sh = ngx_slab_calloc(chain->shpool, sizeof(ngx_http_cdm_stop_chain_sh_t));
+    if (sh == NULL) {
+        return NGX_ERROR;
+    }
+
+    chain->sh = sh;
+    chain->shpool->data = sh;
+
+    sh->used = ngx_slab_calloc(chain->shpool, NGX_HTTP_CDM_STOP_OPEN_MAX);
+    sh->open = ngx_slab_alloc(chain->shpool, NGX_HTTP_CDM_STOP_OPEN_MAX
+                                            * sizeof(ngx_http_cdm_stop_open_t));
+
+    if (sh->used == NULL || sh->open == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (RAND_bytes(id, sizeof(id)) != 1) {
+        ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0, "RAND_bytes() failed");
+        return NGX_ERROR;
+    }
+
+    ngx_hex_dump(sh->id, id, sizeof(id));
+
+    if (ngx_test_config || !chain->is_file) {
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_recover(chain, zone->shm.log);
+}
+
+
+static void
+ngx_http_cdm_stop_chain_cleanup(void *data)
+{
+    ngx_http_cdm_stop_chain_t *chain = data;
+
+    if (chain->reader != NGX_INVALID_FILE
+        && ngx_close_file(chain->reader) == NGX_FILE_ERROR)
+    {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, ngx_errno,
+                      ngx_close_file_n " \"%V\" failed", &chain->name);
+    }
+
+    chain->reader = NGX_INVALID_FILE;
+
+    ngx_http_cdm_stop_unlock(chain);
+}
+
+
+ngx_http_cdm_stop_head_t *
+ngx_http_cdm_stop_chain_head(ngx_http_cdm_stop_chain_t *chain)
+{
+    return &chain->sh->heads[chain->sh->current];
+}
+
+
+void
+ngx_http_cdm_stop_chain_advance(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head)
+{
+    ngx_http_cdm_stop_chain_sh_t  *sh;
+
+    sh = chain->sh;
+
+    /* the worker may be killed at any place */
+
+    sh->heads[!sh->current] = *head;
+
+    ngx_memory_barrier();
+
+    sh->current = !sh->current;
+
+    ngx_memory_barrier();
+
+    ngx_http_cdm_stop_open_do(sh, head);
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_chain_append(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
+{
+    ngx_err_t                 err;
+    ngx_int_t                 rc;
+    ngx_http_cdm_stop_head_t  head;
+
+    ngx_shmtx_lock(&chain->shpool->mutex);
+
+    rc = ngx_http_cdm_stop_chain_append_locked(chain, rec, slot, log);
+    err = ngx_errno;
+
+    if (rc != NGX_OK && rec->op == NGX_HTTP_CDM_STOP_OPEN_REMOVE) {
+
+        /*
+         * The stop has ended, and this worker knows how: it is not to be told
+         * as one of which nobody does.  The verifier lists it.
+         */
+
+        head = *ngx_http_cdm_stop_chain_head(chain);
+        head.op = rec->op;
+        head.slot = *slot;
+
+        ngx_http_cdm_stop_chain_advance(chain, &head);
+    }
+
+    ngx_shmtx_unlock(&chain->shpool->mutex);
+
+    ngx_set_errno(err);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
+{
+    u_char                    *p, *last;
+    ngx_str_t                  parts[2];
+    ngx_http_cdm_stop_head_t   head;
+
+    /* whoever was killed behind the store of the head left this undone */
+
+    ngx_http_cdm_stop_open_do(chain->sh, ngx_http_cdm_stop_chain_head(chain));
+
+    if (ngx_http_cdm_stop_chain_ready(chain, rec, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    head = *ngx_http_cdm_stop_chain_head(chain);
+
+    p = ngx_http_cdm_stop_chain_link(chain, &head, rec);
+
+    /* the first record of a chain has 32 zero bytes before it */
+
+    parts[0].data = head.hash;
+    parts[0].len = NGX_HTTP_CDM_STOP_HASH_LEN;
+    parts[1].data = p;
+    parts[1].len = rec->pos - p;
+
+    if (ngx_http_cdm_stop_mac(chain->mac, parts, 2, head.hash) != NGX_OK) {
+        ngx_set_errno(0);
+        return NGX_ERROR;
+    }
+
+    last = ngx_cpymem(rec->pos, ",\"hash\":\"", sizeof(",\"hash\":\"") - 1);
+    last = ngx_hex_dump(last, head.hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    last = ngx_cpymem(last, "\"}\n", sizeof("\"}\n") - 1);
+
+    head.op = rec->op;
+    head.slot = *slot;
+
+    if (rec->op == NGX_HTTP_CDM_STOP_OPEN_ADD) {
+
+        rec->intent->seq = head.seq + 1;
+
+        head.slot = ngx_http_cdm_stop_open_take(chain->sh, rec->intent);
+
+        if (head.slot == NGX_HTTP_CDM_STOP_NO_SLOT) {
+            ngx_set_errno(NGX_ENOSPC);
+            return NGX_ERROR;
+        }
+    }
+
+    if (head.unended) {
+        *--p = LF;
+    }
+
+    if (ngx_http_cdm_stop_chain_write(chain, &head, p, last - p) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    head.seq++;
+    head.torn = 0;
+    head.unended = 0;
+
+    ngx_http_cdm_stop_chain_advance(chain, &head);
+
+    *slot = head.slot;
+
+    if (chain->sign
+        && head.seq - chain->sh->check_seq >= NGX_HTTP_CDM_STOP_CHECK_RECORDS)
+    {
+        ngx_http_cdm_stop_checkpoint(chain, log);
+    }
+
+    return NGX_OK;
+}
+
+
+/* the file is there, and the chain at its end */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_ready(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_log_t *log)
+{
+    size_t  len;
+
+    len = NGX_HTTP_CDM_STOP_RECORD_HEAD + (rec->pos - rec->start)
+          + NGX_HTTP_CDM_STOP_RECORD_TAIL;
+
+    if (ngx_http_cdm_stop_file_ready(chain, len, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (chain->sync && rec->op == NGX_HTTP_CDM_STOP_OPEN_ADD) {
+        return ngx_http_cdm_stop_sync_open(chain->sync, log);
+    }
+
+    return NGX_OK;
+}
+
+
+u_char *
+ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec)
+{
+    u_char  *p, buf[NGX_HTTP_CDM_STOP_RECORD_HEAD];
+
+    p = ngx_sprintf(buf, "{\"v\":1,\"chain\":\"%*s\",\"seq\":%uL,\"prev\":\"",
+                    (size_t) NGX_HTTP_CDM_STOP_CHAIN_ID_LEN, chain->sh->id,
+                    head->seq + 1);
+    p = ngx_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    *p++ = '"';
+
+    if (head->torn) {
+        p = ngx_sprintf(p, ",\"torn\":%uz", head->torn);
+    }
+
+    ngx_memcpy(rec->start - (p - buf), buf, p - buf);
+
+    return rec->start - (p - buf);
+}
+
+
+/*
+ * One write(2) for one record.  What it took of it, when that was not all, is
+ * kept for whoever writes next.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_write(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, u_char *p, size_t len)
+{
+    ssize_t                   n;
+    ngx_http_cdm_stop_head_t  torn;
+
+    n = chain->syslog ? ngx_http_cdm_stop_syslog_send(chain->syslog, p, len)
+                      : ngx_write_fd(chain->file->fd, p, len);
+
+    if (n > 0 && chain->is_file) {
+
+        /* where this very write ended, though others may append as well */
+
+        head->size = lseek(chain->file->fd, 0, SEEK_CUR);
+    }
+
+    if (n == (ssize_t) len) {
+        return NGX_OK;
+    }
+
+    if (n == -1) {
+        return NGX_ERROR;
+    }
+
+    if (n > 0) {
+        torn = *ngx_http_cdm_stop_chain_head(chain);
+
+        torn.size = head->size;
+        torn.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+        torn.torn += n - (*p == LF ? 1 : 0);
+        torn.unended = (n > 1 || *p != LF);
+
+        ngx_http_cdm_stop_chain_advance(chain, &torn);
+    }
+
+    ngx_set_errno(0);
+
+    return NGX_ERROR;
+}

@@ -1,0 +1,146 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include "ngx_http_cdm_stop.h"
+
+
+static ngx_int_t ngx_http_cdm_stop_file_reopen(
+    ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_file_stream(
+    ngx_http_cdm_stop_chain_t *chain, size_t len);
+
+
+/*
+ * A look at the file before each record costs less than the record.  Renamed,
+ * it is written on until nginx is told to open it again; deleted, a record in
+ * it would be seen by nobody.
+ */
+
+ngx_int_t
+ngx_http_cdm_stop_file_ready(ngx_http_cdm_stop_chain_t *chain, size_t len,
+    ngx_log_t *log)
+{
+    ngx_file_info_t  fi;
+
+    if (chain->file == NULL
+        || ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR)
+    {
+        /* syslog, or whoever follows the file will open it */
+
+        return NGX_OK;
+    }
+
+    if (!ngx_is_file(&fi)) {
+        return ngx_http_cdm_stop_file_stream(chain, len);
+    }
+
+    if (fi.st_nlink || !chain->is_file) {
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_file_reopen(chain, log);
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_file_reopen(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log)
+{
+    ngx_fd_t   fd, old;
+    ngx_err_t  err;
+
+    fd = ngx_open_file(chain->file->name.data, NGX_FILE_APPEND|O_CLOEXEC,
+                       NGX_FILE_CREATE_OR_OPEN, NGX_FILE_DEFAULT_ACCESS);
+
+    if (fd == NGX_INVALID_FILE) {
+        err = ngx_errno;
+
+        if (ngx_time() - chain->gone_logged >= NGX_HTTP_CDM_STOP_ALERT_EVERY) {
+            chain->gone_logged = ngx_time();
+
+            ngx_log_error(NGX_LOG_ALERT, log, err,
+                          "audit file \"%V\" was deleted, and the worker "
+                          "cannot make a new one; send USR1 to the master "
+                          "process", &chain->name);
+        }
+
+        ngx_set_errno(err);
+        return NGX_ERROR;
+    }
+
+    old = chain->file->fd;
+    chain->file->fd = fd;
+
+    ngx_log_error(NGX_LOG_WARN, log, 0,
+                  "audit file \"%V\" was deleted, a new one is opened",
+                  &chain->name);
+
+    if (ngx_close_file(old) == NGX_FILE_ERROR) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
+                      ngx_close_file_n " \"%V\" failed", &chain->name);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A pipe whose reader sleeps must not put the worker to sleep.  One that nginx
+ * itself opened does not; stderr is shared with others, who may rely on its
+ * blocking, so it is asked for room: what a pipe takes at one go fits if there
+ * is any, and more if it is empty.  Workers do this one at a time.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_file_stream(ngx_http_cdm_stop_chain_t *chain, size_t len)
+{
+    int            flags;
+    struct pollfd  pfd;
+#ifdef F_GETPIPE_SZ
+    int            n, size;
+#endif
+
+    if (chain->is_file) {
+        flags = fcntl(chain->file->fd, F_GETFL);
+
+        if (flags == -1
+            || (!(flags & O_NONBLOCK)
+                && fcntl(chain->file->fd, F_SETFL, flags|O_NONBLOCK) == -1))
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    pfd.fd = chain->file->fd;
+    pfd.events = POLLOUT;
+    pfd.revents = 0;
+
+    if (poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLOUT)) {
+        ngx_set_errno(NGX_EAGAIN);
+        return NGX_ERROR;
+    }
+
+#ifdef F_GETPIPE_SZ
+
+    size = fcntl(chain->file->fd, F_GETPIPE_SZ);
+
+    if (len > PIPE_BUF && size != -1
+        && (len > (size_t) size
+            || ioctl(chain->file->fd, FIONREAD, &n) == -1 || n > 0))
+    {
+        ngx_set_errno(NGX_EAGAIN);
+        return NGX_ERROR;
+    }
+
+#endif
+
+    return NGX_OK;
+}
