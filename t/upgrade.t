@@ -155,6 +155,10 @@ is(scalar(grep { $_->{stage} eq 'intent' } @records), $cdm->count,
    'W04 each stop has its intent');
 is(scalar(grep { $_->{stage} eq 'outcome' && $_->{verdict} eq 'stopped' }
           @records), $cdm->count, 'W04 and its outcome');
+is(scalar(grep { $_->{closed} } @records), 0,
+   'W04 no binary closes what the other one has under way');
+my %chains = map { $_->{chain} => 1 } @records;
+cmp_ok(scalar keys %chains, '>', 1, 'W04 their chains are told apart');
 
 kill 'QUIT', $masters[-1];
 leaves($masters[-1], 'the last one ends');
