@@ -34,6 +34,7 @@ export JOBS V
 
 all: deps
 	@t/build/dynamic.sh
+	@t/build/tools.sh
 
 deps:
 	@t/build/deps.sh build
