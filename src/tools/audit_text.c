@@ -16,6 +16,15 @@ static const unsigned char *cdm_stop_audit_inert(FILE *out,
     const unsigned char *p, const char *format);
 
 
+/* the value of a digit plus one, 0 of what is none */
+
+static const unsigned char  cdm_stop_audit_digits[256] = {
+    ['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5, ['5'] = 6,
+    ['6'] = 7, ['7'] = 8, ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12,
+    ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16
+};
+
+
 int
 cdm_stop_audit_is(const cdm_stop_audit_str_t *s, const char *text)
 {
@@ -31,30 +40,22 @@ int
 cdm_stop_audit_unhex(unsigned char *dst, const unsigned char *src, size_t len)
 {
     size_t         i;
-    unsigned char  c, digit;
+    unsigned char  high, low, bad;
 
-    for (i = 0; i < 2 * len; i++) {
-        c = src[i];
+    /* without branches: all of the digits are random */
 
-        if (c >= '0' && c <= '9') {
-            digit = c - '0';
+    bad = 0;
 
-        } else if (c >= 'a' && c <= 'f') {
-            digit = c - 'a' + 10;
+    for (i = 0; i < len; i++) {
+        high = cdm_stop_audit_digits[src[2 * i]];
+        low = cdm_stop_audit_digits[src[2 * i + 1]];
 
-        } else {
-            return -1;
-        }
-
-        if (i & 1) {
-            dst[i / 2] |= digit;
-
-        } else {
-            dst[i / 2] = digit << 4;
-        }
+        bad |= high | low;
+        dst[i] = (high - 1) << 4 | ((low - 1) & 15);
+        bad |= (high == 0 || low == 0) << 7;
     }
 
-    return 0;
+    return (bad & 0x80) ? -1 : 0;
 }
 
 
