@@ -34,6 +34,7 @@ export JOBS V
 
 all: deps
 	@t/build/dynamic.sh
+	@t/build/tools.sh
 
 deps:
 	@t/build/deps.sh build
@@ -73,11 +74,13 @@ test: deps-test all
 test-asan: test-asan-$(OLD)
 
 test-asan-%: asan-% FORCE
+	@t/build/tools.sh
 	@$(SANITIZE) TEST_NGINX_MODULE= \
 		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-asan-$*/nginx \
 		$(PROVE) $(TESTS)
 
 test-static-%: deps-test static-% FORCE
+	@t/build/tools.sh
 	@TEST_NGINX_MODULE= \
 		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-$*/nginx \
 		$(PROVE) $(TESTS)
