@@ -124,9 +124,14 @@ sub story {
 
 sub crash {
     my $pid = delete $t->{pid};
-    my @workers = $t->worker_pids;
-    @workers = keys %{ $t->children($pid) };
 
+    # a master that may make a worker anew would leave one behind
+    kill 'STOP', $pid;
+    $t->wait_for(sub {
+        (CdmStop::Test::Nginx::slurp("/proc/$pid/stat") // '') =~ /\) T /
+    }, what => 'a master that stands still');
+
+    my @workers = keys %{ $t->children($pid) };
     kill 'KILL', $pid, @workers;
     CdmStop::Process::wait_for($pid, 30);
     $t->wait_for(sub { !grep { kill 0, $_ } @workers }, what => 'the end');

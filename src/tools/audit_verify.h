@@ -18,7 +18,7 @@
 /* lines that do not fit in a row, told one by one; beyond, as a number */
 #define CDM_STOP_AUDIT_BAD        8
 
-#define CDM_STOP_AUDIT_CHAINS     64
+#define CDM_STOP_AUDIT_CHAINS     4096
 #define CDM_STOP_AUDIT_REPORTED   10000
 
 
