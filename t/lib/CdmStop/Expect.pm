@@ -23,7 +23,7 @@ call, and all records since then, belong to the request at hand.
 use strict;
 use warnings;
 
-use Time::HiRes qw(time sleep);
+use Time::HiRes qw(time);
 
 use Test::More ();
 
@@ -72,26 +72,9 @@ sub wait_records {
     $self->{t}->wait_for(sub { push @records, $self->new_records;
                                @records >= $n },
                          quiet => 1, timeout => $self->{timeout} // 5);
-    $self->pace;
+    $self->{t}->pace(1);
 
     return @records;
-}
-
-# Beyond a hundred refusals a second a worker sums them up; here each one is
-# to have its record.
-
-sub pace {
-    my ($self) = @_;
-
-    my $times = $self->{times} //= [];
-
-    push @$times, time;
-    return if @$times < 90;
-
-    my $early = shift(@$times) + 1.1 - time;
-    sleep $early if $early > 0;
-
-    return;
 }
 
 # Bytes at IAM, and requests and bytes at CDM, since the last call.

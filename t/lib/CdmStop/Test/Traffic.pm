@@ -24,6 +24,8 @@ All answers are kept for the search for secrets.
 use strict;
 use warnings;
 
+use Time::HiRes qw(time sleep);
+
 use CdmStop::Client;
 use CdmStop::H2;
 use CdmStop::Http;
@@ -95,8 +97,29 @@ sub finish {
 
     my @answers = map { $_->{responses}[0] } @handles;
     $_->close for @handles;
+    $self->pace(scalar grep {
+        $_ && $_->{status} >= 400 && $_->{body} =~ /"CDMSTOP/
+    } @answers);
 
     return wantarray ? @answers : $answers[0];
+}
+
+# Beyond a hundred refusals a second a worker sums them up, and here each one
+# is to have its record: sleeps where $n more would be too many.
+
+sub pace {
+    my ($self, $n) = @_;
+
+    my $times = $self->{refusal_times} //= [];
+
+    push @$times, (time) x $n;
+
+    while (@$times > 80) {
+        my $early = shift(@$times) + 1.1 - time;
+        sleep $early if $early > 0;
+    }
+
+    return;
 }
 
 # One request, one answer. One that did not come has status 0.
