@@ -21,6 +21,7 @@ static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
 static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
 static void ngx_http_cdm_stop_redact_pieces(ngx_str_t *text,
     ngx_str_t *secret);
+static size_t ngx_http_cdm_stop_stands_for(u_char *p, u_char *last, u_char c);
 static void ngx_http_cdm_stop_redact_after(ngx_str_t *text, char *key);
 
 
@@ -272,8 +273,8 @@ ngx_http_cdm_stop_looks_secret(u_char *p, size_t len)
 static void
 ngx_http_cdm_stop_redact_pieces(ngx_str_t *text, ngx_str_t *secret)
 {
-    size_t   i, j, n;
-    u_char  *p, *s;
+    size_t   i, j, n, len;
+    u_char  *p, *q, *last;
 
     n = ngx_min(NGX_HTTP_CDM_STOP_PIECE, secret->len);
 
@@ -281,25 +282,56 @@ ngx_http_cdm_stop_redact_pieces(ngx_str_t *text, ngx_str_t *secret)
         return;
     }
 
-    p = text->data;
-    s = secret->data;
+    last = text->data + text->len;
 
-    for (i = 0; i + n <= text->len; i++) {
+    for (p = text->data; p < last; p++) {
 
-        for (j = 0; j + n <= secret->len; j++) {
+        for (i = 0; i + n <= secret->len; i++) {
 
-            if (p[i] == s[j] && ngx_memcmp(p + i, s + j, n) == 0) {
+            q = p;
 
-                /* the rest of it, so that the next search begins behind */
+            for (j = i; j < secret->len; j++) {
 
-                while (i < text->len && j < secret->len && p[i] == s[j]) {
-                    p[i++] = '*';
-                    j++;
+                len = ngx_http_cdm_stop_stands_for(q, last, secret->data[j]);
+
+                if (len == 0) {
+                    break;
                 }
 
-                i--;
-                break;
+                q += len;
             }
+
+            if (j - i < n) {
+                continue;
+            }
+
+            /* the next search begins behind */
+
+            ngx_memset(p, '*', q - p);
+            p = q - 1;
+
+            break;
         }
     }
+}
+
+
+/* the length of a byte of a text as it is or, as in a URL, escaped, or 0 */
+
+static size_t
+ngx_http_cdm_stop_stands_for(u_char *p, u_char *last, u_char c)
+{
+    if (p == last) {
+        return 0;
+    }
+
+    if (*p == c) {
+        return 1;
+    }
+
+    if (*p == '%' && last - p >= 3 && ngx_hextoi(p + 1, 2) == c) {
+        return 3;
+    }
+
+    return 0;
 }

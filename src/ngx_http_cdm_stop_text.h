@@ -37,8 +37,8 @@ u_char *ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
 /*
  * Overwrites in place what looks like a credential in a message of CDM or
  * IAM: signatures, access keys, long runs with the look of a token, and every
- * piece of 8 or more bytes of the given secret, which may be empty or, if it
- * is shorter, counts as a whole.
+ * piece of 8 or more bytes of the given secret, as it is or escaped as in a
+ * URL; the secret may be empty or, if it is shorter, counts as a whole.
  */
 void ngx_http_cdm_stop_redact(ngx_str_t *text, ngx_str_t *secret);
 

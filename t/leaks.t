@@ -473,6 +473,8 @@ subtest 'texts of CDM' => sub {
         'hex' => "got $hex",
         'in a URL' => 'https://a/?t=' . ($token =~ s{([+/])}{
                           sprintf '%%%02X', ord $1}ger),
+        'all of it in a URL' => join('', map { sprintf '%%%02x', ord }
+                                     split //, substr $token, 0, 150),
         'base64' => MIME::Base64::encode_base64($token, ''),
         'in lines' => join("\n", $token =~ /(.{1,64})/g),
         'in small pieces' =>

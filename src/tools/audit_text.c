@@ -51,7 +51,7 @@ cdm_stop_audit_unhex(unsigned char *dst, const unsigned char *src, size_t len)
         low = cdm_stop_audit_digits[src[2 * i + 1]];
 
         bad |= high | low;
-        dst[i] = (high - 1) << 4 | ((low - 1) & 15);
+        dst[i] = (unsigned char) (((high - 1u) & 15) << 4 | ((low - 1u) & 15));
         bad |= (high == 0 || low == 0) << 7;
     }
 

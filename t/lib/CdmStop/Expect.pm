@@ -23,7 +23,6 @@ call, and all records since then, belong to the request at hand.
 use strict;
 use warnings;
 
-use Time::HiRes qw(time);
 
 use Test::More ();
 
