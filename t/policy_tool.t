@@ -117,10 +117,53 @@ $t->write('bad.conf', 'cdm_stop_policy org { allow a job=~[; }');
 is($exit, 2, 'a bad policy: at fault');
 like($said, qr/bad pattern/, 'in the words of nginx');
 
-$t->write('role.conf', 'cdm_stop_policy org { allow a "!role=x"; }');
-($exit, $said) = run($t->path('role.conf'), '--records', '/dev/null');
-is($exit, 2, 'a condition on what a token says: at fault');
-like($said, qr/cannot be answered yet/, 'and not answered wrongly');
+# callers that IAM knows, and files that include others
+
+$t->write('org.rules', 'allow etl domain=acme role=etl_operator;
+                        allow all user=root principal=root@acme;');
+$t->write('org.policy', 'cdm_stop_policy org {
+    deny freeze job=~^prod_ !principal=~^oncall-[a-z]+@acme$;
+    include org.rules;
+}');
+$t->write('nginx.conf', 'http { include "org.poli*"; server { } }');
+
+my @org = ($t->path('nginx.conf'), '--project', $project,
+           '--cluster', $cluster, '--job');
+
+for my $case (
+    ['a role', 0, 'allow by rule etl', 'load',
+        qw(--user ann --domain acme --role x --role etl_operator)],
+    ['a role of another domain', 1, 'deny by default', 'load',
+        qw(--user ann --domain evil --role etl_operator)],
+    ['no role', 1, 'deny by default', 'load', qw(--user ann --domain acme)],
+    ['the principal is made of user and domain', 0, 'allow by rule etl',
+        'prod_x', qw(--user oncall-x --domain acme --role etl_operator)],
+    ['a namesake', 1, 'deny by rule freeze', 'prod_x',
+        qw(--user oncall-x --domain evil --role etl_operator)],
+    ['a user, and a name by another mechanism', 0, 'allow by rule all', 'load',
+        qw(--user root --domain x --principal root@acme)],
+    ['nobody', 1, 'deny by default', 'load'],
+) {
+    my ($name, $status, $want, @arguments) = @$case;
+
+    ($exit, $said) = run(@org, @arguments);
+    is($exit, $status, "$name: exit status");
+    is(($said =~ /\A(.*)/)[0], $want, "$name: decision");
+}
+
+$t->write('audit.jsonl', join '', map {
+    $record->(user => { id => 'i', name => 'ann', domain => $_ },
+              roles => ['etl_operator'], principal => "ann\@$_",
+              request_id => substr($_, 0, 1) x 32)
+} qw(acme evil));
+($exit, $said) = run($t->path('nginx.conf'), '--records',
+                     $t->path('audit.jsonl'));
+is($exit, 1, 'recorded callers that IAM knew');
+is($said, 'e' x 32 . ": allow (by default) becomes deny (by default)\n"
+    . "1 of 2 decisions change\n", 'are decided by what it said of them');
+
+($exit, $said) = run(@org, 'load', '--role', 'x');
+is($exit, 2, 'a role of nobody: at fault');
 
 ($exit, $said) = run('--help');
 is($exit, 0, '--help');
