@@ -401,32 +401,6 @@ ngx_http_cdm_stop_choose_token(ngx_http_request_t *r,
 }
 
 
-ngx_uint_t
-ngx_http_cdm_stop_serves(ngx_http_cdm_stop_identity_t *identity,
-    ngx_str_t *project)
-{
-    ngx_str_t   *name;
-    ngx_uint_t   i;
-
-    if (identity->any_project) {
-        return 1;
-    }
-
-    name = identity->projects->elts;
-
-    for (i = 0; i < identity->projects->nelts; i++) {
-        if (ngx_memcmp(name[i].data, project->data,
-                       NGX_HTTP_CDM_STOP_PROJECT_LEN)
-            == 0)
-        {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
 static ngx_int_t
 ngx_http_cdm_stop_obtain_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)

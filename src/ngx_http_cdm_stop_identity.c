@@ -447,16 +447,6 @@ ngx_http_cdm_stop_identity_finish(ngx_conf_t *cf,
         return NGX_CONF_ERROR;
     }
 
-    if (identity->any_project == NGX_CONF_UNSET) {
-        identity->any_project = 1;
-
-        ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &identity->place,
-                                     "identity \"%V\" asks IAM for a token of "
-                                     "any project that a caller names, list "
-                                     "them in \"projects\" or write "
-                                     "\"projects any\"", &identity->name);
-    }
-
     ngx_http_cdm_stop_identity_terms(identity);
 
     return NGX_CONF_OK;

@@ -129,6 +129,12 @@ char *ngx_http_cdm_stop_rate_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 ngx_int_t ngx_http_cdm_stop_policy_resolve(ngx_conf_t *cf,
     ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_enforced_t *e);
 
+/*
+ * The projects of identities without "projects", once the policies of all
+ * locations are known.  Returns NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_default_projects(ngx_conf_t *cf);
+
 /* warns of guards without a policy and of policies without a guard */
 ngx_int_t ngx_http_cdm_stop_check_policies(ngx_conf_t *cf);
 

@@ -43,6 +43,10 @@ ngx_http_cdm_stop_check_policies(ngx_conf_t *cf)
         }
     }
 
+    if (ngx_http_cdm_stop_default_projects(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     policies = cdmcf->policies.elts;
 
     for (i = 0; i < cdmcf->policies.nelts; i++) {

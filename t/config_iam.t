@@ -369,7 +369,8 @@ $lint->is_fine(
     my ($exit, $said, $line) = $lint->look($lint->with(projects => undef));
     is($exit, 0, 'C01 no projects: accepted');
     my $why = 'identity "huawei" asks IAM for a token of any project that a '
-        . 'caller names, list them in "projects" or write "projects any"';
+        . 'caller names, list them in "projects" or in each rule of the '
+        . 'policy that allows, or write "projects any"';
     like(
         $said, qr/\[warn\].*$why${\$lint->place($line->{BLOCK})}/,
         'C01 no projects: a warning with the mend');
