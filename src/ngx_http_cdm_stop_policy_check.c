@@ -11,6 +11,8 @@
 #include "ngx_http_cdm_stop_policy.h"
 
 
+static void ngx_http_cdm_stop_check_unruled(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf);
 static void ngx_http_cdm_stop_check_enforced(ngx_conf_t *cf,
     ngx_http_cdm_stop_loc_conf_t *cdcf);
 
@@ -33,6 +35,10 @@ ngx_http_cdm_stop_check_policies(ngx_conf_t *cf)
             != NGX_OK)
         {
             return NGX_ERROR;
+        }
+
+        if (locations[i]->identity && locations[i]->own) {
+            ngx_http_cdm_stop_check_unruled(cf, locations[i]);
         }
 
         if (locations[i]->identity
@@ -62,6 +68,29 @@ ngx_http_cdm_stop_check_policies(ngx_conf_t *cf)
     }
 
     return NGX_OK;
+}
+
+
+/* of callers without any identity another warning tells */
+
+static void
+ngx_http_cdm_stop_check_unruled(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf)
+{
+    if (cdcf->enforced
+        || cdcf->dry_run
+        || cdcf->inject == NGX_HTTP_CDM_STOP_INJECT_OFF
+        || (cdcf->anonymous
+            && cdcf->verify != NGX_HTTP_CDM_STOP_VERIFY_REQUIRED))
+    {
+        return;
+    }
+
+    ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &cdcf->place,
+                                 "everyone who is identified stops any job "
+                                 "with the gateway's token, say who may in a "
+                                 "\"cdm_stop_policy\" and write "
+                                 "\"cdm_stop_enforce\" beside \"cdm_stop\"");
 }
 
 

@@ -120,6 +120,12 @@ $lint->is_warning('C08 a policy that is not used',
     'policy "other" is not used, write "cdm_stop_enforce other;"');
 error('enforce twice', 'SETTING', 'cdm_stop_enforce org;', 'is duplicate');
 
+$lint->is_warning('C02 no policy at all', $lint->with(
+        POLICY => '', FIRST => '', LAST => '', END => '', ENFORCE => ''),
+    'GUARD', 'everyone who is identified stops any job with the gateway\'s '
+    . 'token, say who may in a "cdm_stop_policy" and write '
+    . '"cdm_stop_enforce" beside "cdm_stop"');
+
 $lint->is_warning('C08 a dry run of nothing',
     $lint->with(ENFORCE => 'cdm_stop_dry_run on;', POLICY => undef,
         FIRST => undef, LAST => undef, END => undef), 'GUARD',

@@ -33,6 +33,8 @@ http {
         projects       any;
         #CACHE
     }
+    cdm_stop_policy org { deny freeze job=~^prod_; allow rest; }
+    cdm_stop_enforce org;                                       #ENFORCE
     server {
         listen 127.0.0.1:%%PORT%%;
         large_client_header_buffers 4 40k;                      #BUFFERS

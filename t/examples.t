@@ -347,7 +347,7 @@ $tested{$_->[0]} = example(@$_) for (
     }],
 
     ['Limits by address and by project (limit_req)', qr/\A\z/, sub {
-        may('a first one', 'alice@acme', undef, token => $TOKEN);
+        may('a first one', 'alice@acme', 'etl', token => $TOKEN);
 
         my $late;
 

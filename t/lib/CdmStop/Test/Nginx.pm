@@ -277,6 +277,9 @@ sub kill_worker {
 
     $signal //= 'KILL';
     $self->{killed}{$pid} = 1;
+
+    # what it was doing is the master's to undo
+    $self->allow_log(qr/\[alert\] .* was locked by $pid\b/);
     kill $signal, $pid or die "worker $pid: $!\n";
     $self->wait_for(sub { !exists $self->children->{$pid} },
                     what => "end of worker $pid") if $signal ne 'STOP';
