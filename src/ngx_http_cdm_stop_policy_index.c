@@ -211,15 +211,18 @@ ngx_http_cdm_stop_policy_find(ngx_http_request_t *r,
     ngx_uint_t                 *end[NGX_HTTP_CDM_STOP_INDEXED + 1];
     ngx_http_cdm_stop_value_t  *v;
 
-    next[0] = policy->others;
-    end[0] = policy->others + policy->nothers;
-    n = 1;
+    n = 0;
+
+    if (policy->nothers) {
+        next[n] = policy->others;
+        end[n++] = policy->others + policy->nothers;
+    }
 
     for (i = 0; i < NGX_HTTP_CDM_STOP_INDEXED; i++) {
 
         v = ngx_http_cdm_stop_index_lookup(policy, i,
                                            ngx_http_cdm_stop_fact(ctx, i));
-        if (v) {
+        if (v && v->nrules) {
             next[n] = v->rules;
             end[n++] = v->rules + v->nrules;
         }

@@ -296,9 +296,12 @@ subtest 'the client leaves' => sub {
     $iam->script;
 };
 
-subtest 'who asks IAM dies' => sub {
+# A worker that asks IAM dies with a question open; how those end who waited.
+
+sub death_of_the_one_who_asks {
     my $gets = $iam->gets;
     my $token = token();
+
     $iam->script({ when => { method => 'GET' }, times => 1, hang => 1 });
     my @h = map { start('long', $token) } 1 .. 24;
 
@@ -310,12 +313,27 @@ subtest 'who asks IAM dies' => sub {
 
     my %n;
     $n{$_ ? $_->{status} : 'lost'}++ for $t->finish(@h);
-    is(join(' ', sort grep { $_ ne 'lost' } keys %n), 200,
-        'K09 another worker asks, for all who wait');
-    cmp_ok(time - $since, '<', 3, 'K09 and not only when the lease is over');
-    is(scalar($iam->gets), $gets + 2, 'K09 by one more call');
+    my $took = time - $since;
     $iam->script;
     $t->wait_for(sub { $t->worker_pids == 4 }, what => 'four workers');
+
+    return ($took, %n);
+}
+
+subtest 'who asks IAM dies' => sub {
+    my ($gets, $took, %n);
+
+    # it may have had all of them, who are lost with it then
+    for (1 .. 20) {
+        $gets = $iam->gets;
+        ($took, %n) = death_of_the_one_who_asks();
+        last if grep { $_ ne 'lost' } keys %n;
+    }
+
+    is(join(' ', sort grep { $_ ne 'lost' } keys %n), 200,
+        'K09 another worker asks, for all who wait');
+    cmp_ok($took, '<', 3, 'K09 and not only when the lease is over');
+    is(scalar($iam->gets), $gets + 2, 'K09 by one more call');
 };
 
 

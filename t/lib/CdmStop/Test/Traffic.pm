@@ -105,20 +105,27 @@ sub finish {
 }
 
 # Beyond a hundred refusals a second a worker sums them up, and here each one
-# is to have its record: sleeps where $n more would be too many.
+# is to have its record: twenty at once, then seventy a second. Many that were
+# made at once are summed up all the same.
 
 sub pace {
     my ($self, $n) = @_;
 
-    my $times = $self->{refusal_times} //= [];
+    my $now = time;
+    my $left = ($self->{pace_left} // 20)
+               + ($now - ($self->{pace_time} // $now)) * 70;
 
-    push @$times, (time) x $n;
+    $left = 20 if $left > 20;
+    $left -= $n;
 
-    while (@$times > 80) {
-        my $early = shift(@$times) + 1.1 - time;
-        sleep $early if $early > 0;
+    if ($left < 0) {
+        my $pause = -$left / 70;
+        sleep($pause < 0.05 ? $pause : 0.05);
+        $left = 0;
+        $now = time;
     }
 
+    @$self{qw(pace_left pace_time)} = ($left, $now);
     return;
 }
 
