@@ -98,7 +98,7 @@ ngx_http_cdm_stop_account_evict(ngx_http_cdm_stop_zone_t *zone,
             || ngx_memcmp(entry->node.key.digest, account->node.key.digest,
                           NGX_HTTP_CDM_STOP_DIGEST_LEN)
                != 0
-            || (entry->len && now < entry->end)
+            || (entry->token.len && now < entry->end)
             || ngx_http_cdm_stop_lease_held(&entry->lease, entry->owner, now))
         {
             continue;

@@ -27,11 +27,6 @@ static ngx_uint_t ngx_http_cdm_stop_entry_stale(
 static ngx_int_t ngx_http_cdm_stop_entry_lease(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry, ngx_http_cdm_stop_terms_t *terms,
     int64_t now, ngx_http_cdm_stop_found_t *found);
-static ngx_http_cdm_stop_entry_t *ngx_http_cdm_stop_entry_grow(
-    ngx_http_cdm_stop_zone_t *zone, ngx_http_cdm_stop_entry_t *old, size_t len,
-    int64_t now);
-static void ngx_http_cdm_stop_entry_restore(ngx_http_cdm_stop_zone_t *zone,
-    ngx_http_cdm_stop_entry_t *kept);
 static void ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_entry_t *entry);
 static int64_t ngx_http_cdm_stop_jitter(int64_t time, ngx_uint_t percent);
@@ -60,7 +55,7 @@ ngx_http_cdm_stop_token_find(ngx_shm_zone_t *shm_zone,
 
         entry->used = 1;
 
-        found->len = entry->len;
+        found->len = entry->token.len;
         found->generation = entry->generation;
 
         if (now >= entry->renew) {
@@ -244,7 +239,7 @@ ngx_http_cdm_stop_entry_get(ngx_http_cdm_stop_zone_t *zone,
     }
 
     *entry = ngx_http_cdm_stop_node_alloc(zone, key,
-                                  offsetof(ngx_http_cdm_stop_entry_t, token));
+                                          sizeof(ngx_http_cdm_stop_entry_t));
     if (*entry == NULL) {
         return NGX_ERROR;
     }
@@ -259,7 +254,7 @@ ngx_http_cdm_stop_entry_get(ngx_http_cdm_stop_zone_t *zone,
 static ngx_uint_t
 ngx_http_cdm_stop_entry_good(ngx_http_cdm_stop_entry_t *entry, int64_t now)
 {
-    return entry->len && now < entry->end;
+    return entry->token.len && now < entry->end;
 }
 
 
@@ -359,11 +354,11 @@ ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *shm_zone,
 
     if (entry
         && ngx_http_cdm_stop_entry_good(entry, now)
-        && entry->len <= size)
+        && entry->token.len <= size)
     {
-        len = entry->len;
+        len = entry->token.len;
         *generation = entry->generation;
-        ngx_memcpy(dst, entry->token, len);
+        ngx_http_cdm_stop_chunks_get(&entry->token, dst);
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
@@ -380,34 +375,31 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
     int64_t                     now;
     ngx_int_t                   rc;
     ngx_http_cdm_stop_zone_t   *zone;
-    ngx_http_cdm_stop_entry_t  *entry, *old;
+    ngx_http_cdm_stop_entry_t  *entry;
 
     zone = shm_zone->data;
     now = ngx_http_cdm_stop_now();
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
-    old = ngx_http_cdm_stop_entry_lookup(zone, key);
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
 
-    if (old == NULL || old->lease.id != lease->id) {
+    if (entry == NULL || entry->lease.id != lease->id) {
         rc = NGX_DECLINED;
         goto done;
     }
 
-    entry = ngx_http_cdm_stop_entry_grow(zone, old, token->len, now);
+    /* what is leased does not make room for others, itself neither */
 
-    if (entry == NULL) {
+    entry->lease.until = now + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
+
+    if (ngx_http_cdm_stop_chunks_set(zone, &entry->token, token) != NGX_OK) {
         rc = NGX_ERROR;
         goto done;
     }
 
-    if (entry->len) {
-        ngx_explicit_memzero(entry->token, entry->len);
-    }
+    ngx_http_cdm_stop_entry_release(zone, entry);
 
-    ngx_memcpy(entry->token, token->data, token->len);
-
-    entry->len = token->len;
     entry->end = now + grant->life - grant->margin;
     entry->renew = now + grant->life
                    - ngx_http_cdm_stop_jitter(grant->ahead, 10);
@@ -448,99 +440,6 @@ ngx_http_cdm_stop_token_abandon(ngx_shm_zone_t *shm_zone,
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
-}
-
-
-/*
- * Gives the lease of an entry back, and gives room for a token: in a block of
- * its own size or, if the zone is full, in the old block if it is large
- * enough.
- */
-
-static ngx_http_cdm_stop_entry_t *
-ngx_http_cdm_stop_entry_grow(ngx_http_cdm_stop_zone_t *zone,
-    ngx_http_cdm_stop_entry_t *old, size_t len, int64_t now)
-{
-    ngx_http_cdm_stop_key_t     key;
-    ngx_http_cdm_stop_entry_t  *entry, kept;
-
-    kept = *old;
-    key = old->node.key;
-
-    /* a token that is over makes room for the new one */
-
-    if (!ngx_http_cdm_stop_entry_good(old, now) && old->room < len) {
-        ngx_http_cdm_stop_entry_release(zone, old);
-        ngx_http_cdm_stop_entry_free(zone, old);
-        old = NULL;
-
-    } else {
-
-        /* what is leased does not give way to others */
-
-        old->lease.until = now + NGX_HTTP_CDM_STOP_BACKOFF_MIN;
-    }
-
-    entry = ngx_http_cdm_stop_node_alloc(zone, &key,
-                            offsetof(ngx_http_cdm_stop_entry_t, token) + len);
-
-    if (entry == NULL && old) {
-
-        if (old->room < len) {
-            return NULL;
-        }
-
-        ngx_http_cdm_stop_entry_release(zone, old);
-        return old;
-    }
-
-    if (entry == NULL) {
-        ngx_http_cdm_stop_entry_restore(zone, &kept);
-        return NULL;
-    }
-
-    if (old) {
-        ngx_http_cdm_stop_entry_release(zone, old);
-        ngx_http_cdm_stop_entry_free(zone, old);
-    }
-
-    entry->room = len;
-    entry->drops = kept.drops;
-
-    ngx_http_cdm_stop_node_insert(zone, &entry->node);
-    ngx_http_cdm_stop_account_get(zone, &key)->projects++;
-
-    return entry;
-}
-
-
-/* an entry without a token, which remembers when IAM may be asked again */
-
-static void
-ngx_http_cdm_stop_entry_restore(ngx_http_cdm_stop_zone_t *zone,
-    ngx_http_cdm_stop_entry_t *kept)
-{
-    ngx_http_cdm_stop_entry_t    *entry;
-    ngx_http_cdm_stop_account_t  *account;
-
-    entry = ngx_http_cdm_stop_node_alloc(zone, &kept->node.key,
-                                  offsetof(ngx_http_cdm_stop_entry_t, token));
-    if (entry == NULL) {
-        return;
-    }
-
-    entry->lease = kept->lease;
-    entry->owner = kept->owner;
-    entry->failures = kept->failures;
-    entry->drops = kept->drops;
-
-    ngx_http_cdm_stop_node_insert(zone, &entry->node);
-
-    account = ngx_http_cdm_stop_account_get(zone, &kept->node.key);
-
-    if (account) {
-        account->projects++;
-    }
 }
 
 

@@ -247,14 +247,28 @@ ngx_http_cdm_stop_node_alloc(ngx_http_cdm_stop_zone_t *zone,
 {
     ngx_http_cdm_stop_node_t  *node;
 
+    node = ngx_http_cdm_stop_zone_alloc(zone, size);
+
+    if (node) {
+        node->key = *key;
+        node->rbnode.key = ngx_http_cdm_stop_tree_key(key);
+    }
+
+    return node;
+}
+
+
+void *
+ngx_http_cdm_stop_zone_alloc(ngx_http_cdm_stop_zone_t *zone, size_t size)
+{
+    void  *p;
+
     for ( ;; ) {
 
-        node = ngx_slab_calloc_locked(zone->shpool, size);
+        p = ngx_slab_calloc_locked(zone->shpool, size);
 
-        if (node) {
-            node->key = *key;
-            node->rbnode.key = ngx_http_cdm_stop_tree_key(key);
-            return node;
+        if (p) {
+            return p;
         }
 
         if (!ngx_http_cdm_stop_zone_purge(zone)
@@ -293,7 +307,7 @@ ngx_http_cdm_stop_zone_purge(ngx_http_cdm_stop_zone_t *zone)
         entry = (ngx_http_cdm_stop_entry_t *) node;
 
         if (!ngx_http_cdm_stop_node_is_entry(&entry->node)
-            || (entry->len && now < entry->end)
+            || (entry->token.len && now < entry->end)
             || now < entry->next_try
             || ngx_http_cdm_stop_lease_held(&entry->lease, entry->owner, now))
         {
@@ -319,7 +333,7 @@ ngx_http_cdm_stop_entry_free(ngx_http_cdm_stop_zone_t *zone,
 
     ngx_rbtree_delete(&zone->sh->rbtree, &entry->node.rbnode);
 
-    ngx_explicit_memzero(entry->token, entry->len);
+    ngx_http_cdm_stop_chunks_free(zone, &entry->token);
 
     ngx_slab_free_locked(zone->shpool, entry);
 

@@ -51,11 +51,23 @@ typedef struct {
 
 
 /*
- * A token and the state of getting it: one slab block with the token at its
- * end, so that a token of 9,120 bytes takes three pages and no more.  To
- * store a token is to replace the entry: nobody keeps a pointer to one
- * without the lock.
+ * A token lies in pieces of a page, since pages that follow one another may
+ * not be there in a zone that is full of small things, however much of it is
+ * free.  Nobody keeps a pointer to one without the lock.
  */
+
+#define NGX_HTTP_CDM_STOP_CHUNK       4096
+#define NGX_HTTP_CDM_STOP_CHUNKS                                              \
+    (NGX_HTTP_CDM_STOP_TOKEN_LEN / NGX_HTTP_CDM_STOP_CHUNK)
+
+typedef struct {
+    size_t                     len;         /* of the token, 0: none */
+    size_t                     size[NGX_HTTP_CDM_STOP_CHUNKS];
+    u_char                    *chunk[NGX_HTTP_CDM_STOP_CHUNKS];
+} ngx_http_cdm_stop_chunks_t;
+
+
+/* a token and the state of getting it */
 
 typedef struct {
     ngx_http_cdm_stop_node_t   node;
@@ -78,9 +90,7 @@ typedef struct {
     unsigned                   used:1;      /* since it was issued */
     unsigned                   via_tried:1; /* its via was refused once */
 
-    size_t                     room;        /* for a token */
-    size_t                     len;
-    u_char                     token[1];
+    ngx_http_cdm_stop_chunks_t  token;
 } ngx_http_cdm_stop_entry_t;
 
 
@@ -191,11 +201,30 @@ ngx_http_cdm_stop_node_t *ngx_http_cdm_stop_node_lookup(
 ngx_uint_t ngx_http_cdm_stop_node_is_entry(ngx_http_cdm_stop_node_t *node);
 
 /*
- * NULL if the zone is full even after lapsed entries, and what is known of
- * callers' tokens, have made room.
+ * Zeroed memory; NULL if the zone is full even after lapsed entries, and what
+ * is known of callers' tokens, have made room.
  */
+void *ngx_http_cdm_stop_zone_alloc(ngx_http_cdm_stop_zone_t *zone,
+    size_t size);
+
+/* the same for a node of that key */
 void *ngx_http_cdm_stop_node_alloc(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, size_t size);
+
+/*
+ * Stores a token in place of another.  NGX_ERROR if the zone is full or the
+ * token longer than NGX_HTTP_CDM_STOP_TOKEN_LEN: the other one stays then.
+ */
+ngx_int_t ngx_http_cdm_stop_chunks_set(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_chunks_t *chunks, ngx_str_t *token);
+
+/* copies a token to dst, which has room for chunks->len bytes */
+void ngx_http_cdm_stop_chunks_get(ngx_http_cdm_stop_chunks_t *chunks,
+    u_char *dst);
+
+/* wipes and frees a token */
+void ngx_http_cdm_stop_chunks_free(ngx_http_cdm_stop_zone_t *zone,
+    ngx_http_cdm_stop_chunks_t *chunks);
 
 /* takes an entry out and wipes its token */
 void ngx_http_cdm_stop_entry_free(ngx_http_cdm_stop_zone_t *zone,
