@@ -14,7 +14,7 @@ FUZZ_TIME ?= 60
 # no test file may take longer than this, in seconds
 TEST_LIMIT ?= 900
 
-PROVE = prove --jobs $(JOBS) --timer --recurse \
+PROVE = t/build/suite prove --jobs $(JOBS) --timer --recurse \
 	--exec "timeout --foreground --kill-after=20 $(TEST_LIMIT) perl -It/lib"
 
 SANITIZE = \

@@ -22,7 +22,9 @@ shorter than 8 not at all: a token of one byte is in every text.
 How it is fast: any run of 16 bytes contains a run of 8 that begins at a
 multiple of 8 of the text; the secrets are indexed by all their runs of 8, and
 a hit is measured before it counts. Encodings are undone in the text, so that
-the index holds a secret once.
+the index holds a secret once. With the option apart => N it holds only what
+begins at a multiple of N bytes, for many secrets: a piece is then found for
+sure if it has N + 16 bytes.
 
 =cut
 
@@ -37,9 +39,9 @@ my @ALPHABET = ('A' .. 'Z', 'a' .. 'z', '0' .. '9', '+', '/');
 my @PASSWORD = (map { chr } 0x21 .. 0x7e);
 
 sub new {
-    my ($class) = @_;
+    my ($class, %opt) = @_;
 
-    return bless { secrets => {}, random => undef }, $class;
+    return bless { secrets => {}, random => undef, %opt }, $class;
 }
 
 # Random bytes of the system.
@@ -181,7 +183,9 @@ sub index_secrets {
         my $place = @{$index{secrets}} << 24;
         push @{$index{secrets}}, $secret;
 
-        for my $at (0 .. length($secret) - STEP) {
+        my $apart = $self->{apart} // STEP;
+
+        for my $at (grep { $_ % $apart < STEP } 0 .. length($secret) - STEP) {
             my $run = substr $secret, $at, STEP;
 
             if (exists $runs->{$run}) {
