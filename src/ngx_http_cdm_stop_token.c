@@ -455,7 +455,6 @@ ngx_http_cdm_stop_token_failed(ngx_shm_zone_t *shm_zone,
 
     zone = shm_zone->data;
     now = ngx_http_cdm_stop_now();
-    rest = 0;
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 

@@ -297,7 +297,7 @@ ngx_http_cdm_stop_verified_failed(ngx_shm_zone_t *shm_zone, u_char *digest,
     ngx_http_cdm_stop_key_t *key, ngx_http_cdm_stop_lease_t *lease,
     ngx_http_cdm_stop_fail_e fail, int64_t retry_after)
 {
-    int64_t                        now, rest;
+    int64_t                        now, own, rest;
     ngx_http_cdm_stop_zone_t      *zone;
     ngx_http_cdm_stop_known_t     *known;
     ngx_http_cdm_stop_verifier_t  *verifier;
@@ -325,7 +325,8 @@ ngx_http_cdm_stop_verified_failed(ngx_shm_zone_t *shm_zone, u_char *digest,
         known->fail = fail;
         known->failed = now;
 
-        rest = ngx_max(rest, ngx_http_cdm_stop_backoff(known->failures++));
+        own = ngx_http_cdm_stop_backoff(known->failures++);
+        rest = ngx_max(rest, own);
 
         known->next_try = now + rest;
     }

@@ -259,6 +259,15 @@ subtest 'IAM is silent' => sub {
     } } @odd);
     is_deeply(statuses('long', @odd), { 503 => 8 }, 'I08 errors of 8 tokens');
     is(stop('long', token())->{status}, 200, 'I08 are theirs alone');
+
+    # it rests for a second, then for two, each with 20% by chance
+    my $again;
+    $t->wait_for(sub {
+        $again = stop('long', $odd[0]);
+        1 < grep { $_->header('X-Auth-Token') eq $odd[0] } $iam->gets;
+    }, what => 'a second question about it');
+    like($again->header('Retry-After'), qr/\A[23]\z/,
+        'I08 its rest doubles with each failure');
     $iam->script;
 };
 
