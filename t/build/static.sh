@@ -28,7 +28,12 @@ threads=--with-threads
 http2=--with-http_v2_module
 cc=cc
 cc_opt="-g -O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2"
-ld_opt=
+
+# bound at load, as Debian's nginx is: the loader, when it looks a name up
+# later, saves the registers on the stack, with what memcpy() left in them
+
+bound="-Wl,-z,relro -Wl,-z,now"
+ld_opt=$bound
 
 case $flavour in
 
@@ -45,7 +50,7 @@ asan)
     sanitize="$sanitize -fno-omit-frame-pointer"
     cc_opt="-g -O1 $sanitize -DNGX_DEBUG_PALLOC=1"
     cc_opt="$cc_opt -fsanitize-ignorelist=$root/t/build/ubsan.ignore"
-    ld_opt=$sanitize
+    ld_opt="$bound $sanitize"
     ;;
 
 nothreads)
