@@ -53,6 +53,14 @@ is((fingerprint('a' x 32769, '--key', "$dir/key"))[0], 2, 'too long a token');
 is($exit, 2, 'no key');
 like($output, qr/cdm_stop_audit_key/, 'why one is needed');
 
+write_file('old', "a key that was used in January\n");
+($exit, $output) = fingerprint($token, '--key', "$dir/old", '--key',
+    "$dir/key");
+is($exit, 0, 'several keys: the token is found by one of them');
+like($output, qr/^2 records have this token, as \w{32} or $print$/m,
+    'the fingerprints are told');
+is((fingerprint($token, '--key', "$dir/old"))[0], 1, 'and not by another key');
+
 done_testing();
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
 # cdm-stop-audit verify: every kind of tampering, what was printed for it, and
-# the table of both in docs/CDM-STOP-AUDIT.md, which this test compares.
+# the table of both in docs/AUDIT.md, which this test compares.
 #
 #   perl -It/lib t/audit_verify.t --table    prints the table for the page
 
@@ -16,7 +16,7 @@ use Test::More;
 use CdmStop::MadeChain;
 
 my $tool = "$FindBin::Bin/../build/cdm-stop-audit";
-my $page = "$FindBin::Bin/../docs/CDM-STOP-AUDIT.md";
+my $page = "$FindBin::Bin/../docs/AUDIT.md";
 my $table = grep { $_ eq '--table' } @ARGV;
 
 die "$tool is missing: run make\n" unless -x $tool;
@@ -98,6 +98,14 @@ case('A10 a file lost', [@whole[0 .. 3]], [@whole[8 .. 15]],
         qr/:1 .*: lost file: records 5 to 8 are missing/]);
 case('A10 the first file lost', [@whole[6 .. 15]],
     lines => [qr/:1 .*: lost start \(record 7\)/, qr/:1 .*: note: no intent/]);
+my @second = chain(id => 'fedcba9876543210')->lines;
+my @older = chain(id => 'a' x 16, key => $foreign_secret)->lines;
+case('A10 a new key within a file, one given', [@older, @whole[0 .. 9]],
+    [@whole[10 .. 15]],
+    lines => [qr/^f1:1 .*: wrong key: not one of 16 lines of chain a{16}/]);
+case('A10 a new key within a file, both given', [@older, @whole[0 .. 9]],
+    [@whole[10 .. 15]], options => ['--key', 'foreign'], exit => 0,
+    lines => []);
 case('A10 a wrong key', [@whole], key => 'foreign',
     lines => [qr/:1 .*: wrong key: not one of 16 lines fits/]);
 case('A10 a key that was not given', [@whole], key => undef,
@@ -137,13 +145,25 @@ case('A11 a tail cut, nothing known', [@whole[0 .. 13]], exit => 0,
 case('A11 a tail cut, head given', [@whole[0 .. 13]],
     options => ['--head', $head],
     lines => [qr/:14 .*: cut tail \(record 14\): .*record 16 was written/]);
+case('A11 all but a part of the first file cut, head given', [@whole[0 .. 4]],
+    options => ['--head', "0123456789abcdef:$head"],
+    lines => [qr/:5 .*: cut tail \(record 5\): .*record 16 was written/]);
+case('A11 all of a chain cut, head given', [@second],
+    options => ['--head', "0123456789abcdef:$head"],
+    lines => [qr/^f1: cut tail \(record 16\): there is no record of the ch/]);
 case('A11 another head', [@whole], options => ['--head', '16:' . '0' x 64],
     lines => [qr/: other head/]);
-case('A11 a tail cut, time given', [@whole[0 .. 10]],
-    options => [@signed, '--at', at(300)],
+case('A11 a tail cut before the last checkpoint, time given',
+    [@whole[0 .. 10]], options => [@signed, '--at', at(115)],
     lines => [qr/:11 .*: cut tail \(record 11\): .*checkpoint was due/]);
-case('A11 time given, the next checkpoint is not due', [@whole],
-    options => [@signed, '--at', at(60)], exit => 0, lines => []);
+case('A11 the same, not cut', [@whole],
+    options => [@signed, '--at', at(115)], exit => 0, lines => []);
+case('A11 a tail cut behind the last checkpoint, the next one is not due',
+    [@whole[0 .. 12]], options => [@signed, '--at', at(60)],
+    exit => 0, lines => []);
+case('A11 a tail cut behind the last checkpoint, the next one is overdue',
+    [@whole[0 .. 12]], options => [@signed, '--at', at(126)],
+    lines => [qr/:13 .*: cut tail \(record 13\): .*checkpoint was due/]);
 
 my $silence = CdmStop::MadeChain->new(key => $secret);
 $silence->checkpoint($private), $silence->tick(60) for 1 .. 4;
@@ -167,7 +187,6 @@ case('Q06 invalid UTF-8', edit(4, sub { s/etl_/etl\xff/ }),
     lines => [qr/:5 .*: changed \(record 5\): it is no valid UTF-8/]);
 case('Q06 an empty file', [], lines => [qr/: empty: /]);
 
-my @second = chain(id => 'fedcba9876543210')->lines;
 case('A10 two chains in one file', [map { ($whole[$_], $second[$_]) } 0 .. 15],
     exit => 0, lines => []);
 case('A10 two chains in one file, a line deleted',
@@ -185,6 +204,7 @@ is((verify([$open->lines], options => ['--strict']))[0], 1,
     'A10 --strict: an intent without outcome fails');
 
 large();
+given();
 wrong();
 
 if ($table) {
@@ -288,6 +308,66 @@ sub edit {
     }
 
     return [@lines];
+}
+
+
+# options that are given more than once, and files that are none of records
+
+sub given {
+    my $other = chain(id => 'b' x 16, key => $foreign_secret);
+    my $bare = chain(id => 'c' x 16, key => undef);
+    my @files = ([@whole], [$other->lines], [$bare->lines]);
+    my @keys = ('--key', 'foreign', '--keyless');
+    my @heads = map { ('--head', $_) } "0123456789abcdef:$head",
+        'b' x 16 . ':' . $other->head, 'c' x 16 . ':' . $bare->head;
+
+    my ($exit, $output) = verify(@files, options => [@keys, @heads]);
+    is($exit, 0, 'A10 chains of two keys and of none, a head for each')
+        or diag($output);
+    like($output, qr/^no key: whoever could write/m, 'A10 none proves less');
+    is((verify(@files, options => ['--key', 'foreign']))[0], 1,
+        'A10 without --keyless none is not enough');
+
+    ($exit, $output) = verify(@files, options => [@keys, @heads[0 .. 3],
+        '--head', 'c' x 16 . ':17:' . '0' x 64]);
+    is($exit, 1, 'A11 one head of three is not reached');
+    like($output, qr/^f3:16 .*: cut tail .* record 17 was written/m,
+        'A11 which is told of its chain');
+
+    # who has no key cannot go on with a chain of one that has
+
+    my $forged = CdmStop::MadeChain->new(seq => 16, hash => $whole->{hash});
+    $forged->stop;
+    ($exit, $output) = verify([@whole, $forged->lines],
+        options => ['--keyless']);
+    is($exit, 1, 'A10 a chain with a key goes on with it');
+    like($output, qr/^f1:17 .*: changed .* its hash does not fit/m,
+        'A10 a line without one is told');
+
+    my @late = map { [($_->lines)[11 .. 15]] } $whole, $other;
+    my @from = map { /"prev":"(\w+)"/ } map { $_->[0] } @late;
+    ($exit, $output) = verify(@late, options => ['--key', 'foreign', '--from',
+        "0123456789abcdef:11:$from[0]", '--from', 'b' x 16 . ":11:$from[1]"]);
+    is($exit, 0, 'A10 --from for two chains') or diag($output);
+    ($exit, $output) = verify(@late, options => ['--key', 'foreign', '--from',
+        "0123456789abcdef:11:$from[1]", '--from', 'b' x 16 . ":11:$from[1]"]);
+    is($exit, 1, 'A10 --from with another hash');
+    like($output, qr/^f1:1 .*: broken .* follow the record of --from/m,
+        'A10 which is told');
+
+    write_file($_, $whole->lines) for 'f1';
+    write_file('f1.state', '{"v":1}');
+    write_file('f1.lock', '');
+    ($exit, $output) = run('verify', '--key', 'key', 'f1', 'f1.lock',
+        'f1.state');
+    is($exit, 0, 'what is kept beside a file is passed over');
+    like($output, qr/: f1.state is passed over/, 'which is said');
+    is((run('verify', 'f1.lock', 'f1.state'))[0], 2, 'nothing is left');
+    write_file('f1.gz', "\x1f\x8b\x08\0");
+    ($exit, $output) = run('verify', '--key', 'key', 'f1', 'f1.gz');
+    is($exit, 2, 'a compressed file');
+    like($output, qr/: f1.gz: it is compressed/, 'is told');
+    unlink map { "$dir/$_" } qw(f1.state f1.lock f1.gz);
 }
 
 

@@ -13,6 +13,7 @@ use File::Temp ();
 use MIME::Base64 qw(encode_base64);
 use Time::HiRes qw(time);
 
+use CdmStop::MadeChain;
 use CdmStop::Test;
 use CdmStop::H2::Hpack;
 
@@ -517,6 +518,44 @@ subtest 'records' => sub {
     is(scalar @part, 1, 'a line on its way is waited for');
     ok(!eval { $t->wait_records('r.jsonl', 2, timeout => 0.1); 1 },
        'waiting is bounded');
+};
+
+subtest 'chains, by cdm-stop-audit as well' => sub {
+    my $x = CdmStop::Test->new(log => 'info');
+    my $made = CdmStop::MadeChain->new(key => 'k' x 32);
+    my $findings = sub { join "\n", $x->chain_findings };
+
+    $made->stop for 1 .. 3;
+    my $open = $made->stop(open => 1);
+    my @lines = $made->lines;
+
+    $x->audit_key('k' x 32);
+    $x->write('audit.jsonl', join '', @lines[4 .. 6]);
+    $x->write('audit.jsonl.1', join '', @lines[0 .. 3]);
+    is($findings->(), '', 'a whole chain, with an open intent');
+    unlink $x->path('audit.jsonl.1');
+    is($findings->(), '', 'of which the begin was deleted');
+
+    $x->write('audit.jsonl', join '', @lines[0 .. 2, 4 .. 6]);
+    like($findings->(), qr/^cdm-stop-audit: missing, audit.jsonl:4: /m,
+         'a missing line');
+    $x->damaged_records('missing');
+    is($findings->(), '', 'which was expected');
+    $x->damaged_records('moved');
+    like($findings->(), qr/: missing, /, 'or another one was');
+    $x->write('audit.jsonl', join '', @lines);
+    like($findings->(), qr/^cdm-stop-audit: found none of: moved$/m,
+         'or one was and is not there');
+
+    delete $x->{damaged_records};
+    $x->{tool} = '/bin/true';
+    like($findings->(), qr/^cdm-stop-audit: heads: \w+ not there, /m,
+         'a tool that says nothing');
+    like($findings->(), qr/^cdm-stop-audit: open intents: $open not there/m,
+         'of open intents neither');
+    $x->{tool} = '/bin/false';
+    like($findings->(), qr/^cdm-stop-audit: exit status 1$/m,
+         'a tool that fails');
 };
 
 subtest 'signals and failures' => sub {

@@ -17,6 +17,7 @@
 
 typedef enum {
     CDM_STOP_AUDIT_OPT_KEY = 256,
+    CDM_STOP_AUDIT_OPT_KEYLESS,
     CDM_STOP_AUDIT_OPT_PUBLIC_KEY,
     CDM_STOP_AUDIT_OPT_HEAD,
     CDM_STOP_AUDIT_OPT_FROM,
@@ -44,17 +45,19 @@ typedef struct {
 
 
 static void cdm_stop_audit_no_dump(void);
+static int cdm_stop_audit_names(cdm_stop_audit_opts_t *opts, char **names,
+    int n);
 static int cdm_stop_audit_option(cdm_stop_audit_opts_t *opts, int c);
 static void cdm_stop_audit_filter(cdm_stop_audit_opts_t *opts, int c);
-static int cdm_stop_audit_head(cdm_stop_audit_head_t *head, const char *text,
-    int need_hash);
+static int cdm_stop_audit_head(cdm_stop_audit_head_t *heads, int *nheads,
+    const char *text, int need_hash);
 static int cdm_stop_audit_legal(const char *legal, const char *name);
 
 
 static cdm_stop_audit_command_t  cdm_stop_audit_commands[] = {
 
     { "verify", cdm_stop_audit_verify,
-      " key public-key head from at every json strict " },
+      " key keyless public-key head from at every json strict " },
 
     { "show", cdm_stop_audit_show,
       " job user since until verdict stage request-id json " },
@@ -68,6 +71,7 @@ static cdm_stop_audit_command_t  cdm_stop_audit_commands[] = {
 
 static struct option  cdm_stop_audit_options[] = {
     { "key", 1, NULL, CDM_STOP_AUDIT_OPT_KEY },
+    { "keyless", 0, NULL, CDM_STOP_AUDIT_OPT_KEYLESS },
     { "public-key", 1, NULL, CDM_STOP_AUDIT_OPT_PUBLIC_KEY },
     { "head", 1, NULL, CDM_STOP_AUDIT_OPT_HEAD },
     { "from", 1, NULL, CDM_STOP_AUDIT_OPT_FROM },
@@ -89,13 +93,14 @@ static struct option  cdm_stop_audit_options[] = {
 
 
 static const char  cdm_stop_audit_help[] =
-    "usage: cdm-stop-audit verify [--key FILE] [--public-key FILE]\n"
-    "           [--head [CHAIN:]SEQ:HASH] [--from SEQ[:HASH]] [--at TIME]\n"
+    "usage: cdm-stop-audit verify [--key FILE]... [--keyless]\n"
+    "           [--public-key FILE] [--head [CHAIN:]SEQ:HASH]...\n"
+    "           [--from [CHAIN:]SEQ[:HASH]]... [--at TIME]\n"
     "           [--every SECONDS] [--strict] [--json] FILE...\n"
     "       cdm-stop-audit show [--job REGEX] [--user NAME] [--since TIME]\n"
     "           [--until TIME] [--verdict VERDICT] [--stage STAGE]\n"
     "           [--request-id ID] [--json] FILE...\n"
-    "       cdm-stop-audit fingerprint --key FILE [--json] FILE...\n"
+    "       cdm-stop-audit fingerprint --key FILE... [--json] FILE...\n"
     "           (reads a token from standard input)\n"
     "\n"
     "A TIME is as in the records: 2026-01-31T23:59:59Z.\n"
@@ -106,7 +111,7 @@ static const char  cdm_stop_audit_help[] =
 int
 main(int argc, char **argv)
 {
-    int                        c, i, index;
+    int                        c, index;
     cdm_stop_audit_opts_t      opts;
     cdm_stop_audit_command_t  *command;
 
@@ -158,16 +163,10 @@ main(int argc, char **argv)
         return CDM_STOP_AUDIT_USAGE;
     }
 
-    opts.nfiles = argc - optind - 1;
-
-    opts.files = calloc(opts.nfiles, sizeof(cdm_stop_audit_file_t));
-    if (opts.files == NULL) {
-        cdm_stop_audit_error("there is no memory");
+    if (cdm_stop_audit_names(&opts, &argv[optind + 1], argc - optind - 1)
+        != 0)
+    {
         return CDM_STOP_AUDIT_USAGE;
-    }
-
-    for (i = 0; i < opts.nfiles; i++) {
-        opts.files[i].name = argv[optind + 1 + i];
     }
 
     c = command->run(&opts);
@@ -195,6 +194,44 @@ cdm_stop_audit_no_dump(void)
 
     (void) setrlimit(RLIMIT_CORE, &no_core);
     (void) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+
+/* "FILE*" also has what nginx keeps beside a file, in which are no records */
+
+static int
+cdm_stop_audit_names(cdm_stop_audit_opts_t *opts, char **names, int n)
+{
+    int          i;
+    const char  *dot;
+
+    opts->files = calloc((size_t) n, sizeof(cdm_stop_audit_file_t));
+    if (opts->files == NULL) {
+        cdm_stop_audit_error("there is no memory");
+        return -1;
+    }
+
+    for (i = 0; i < n; i++) {
+        dot = strrchr(names[i], '.');
+
+        if (n > 1 && dot
+            && (strcmp(dot, ".state") == 0 || strcmp(dot, ".lock") == 0))
+        {
+            cdm_stop_audit_error("%s is passed over: nginx keeps it beside "
+                                 "its file of records", names[i]);
+            continue;
+        }
+
+        opts->files[opts->nfiles++].name = names[i];
+    }
+
+    if (opts->nfiles == 0) {
+        cdm_stop_audit_error("there is no file of records among these");
+        free(opts->files);
+        return -1;
+    }
+
+    return 0;
 }
 
 
@@ -234,7 +271,17 @@ cdm_stop_audit_option(cdm_stop_audit_opts_t *opts, int c)
     switch (c) {
 
     case CDM_STOP_AUDIT_OPT_KEY:
-        opts->key = optarg;
+        if (opts->nkeys == CDM_STOP_AUDIT_GIVEN_MAX) {
+            cdm_stop_audit_error("there are more than %d of --key",
+                                 CDM_STOP_AUDIT_GIVEN_MAX);
+            return -1;
+        }
+
+        opts->keys[opts->nkeys++] = optarg;
+        break;
+
+    case CDM_STOP_AUDIT_OPT_KEYLESS:
+        opts->keyless = 1;
         break;
 
     case CDM_STOP_AUDIT_OPT_PUBLIC_KEY:
@@ -242,10 +289,10 @@ cdm_stop_audit_option(cdm_stop_audit_opts_t *opts, int c)
         break;
 
     case CDM_STOP_AUDIT_OPT_HEAD:
-        return cdm_stop_audit_head(&opts->head, optarg, 1);
+        return cdm_stop_audit_head(opts->heads, &opts->nheads, optarg, 1);
 
     case CDM_STOP_AUDIT_OPT_FROM:
-        return cdm_stop_audit_head(&opts->from, optarg, 0);
+        return cdm_stop_audit_head(opts->froms, &opts->nfroms, optarg, 0);
 
     case CDM_STOP_AUDIT_OPT_EVERY:
         opts->every = strtol(optarg, &end, 10);
@@ -312,13 +359,22 @@ cdm_stop_audit_filter(cdm_stop_audit_opts_t *opts, int c)
 /* [CHAIN:]SEQ[:HASH] */
 
 static int
-cdm_stop_audit_head(cdm_stop_audit_head_t *head, const char *text,
-    int need_hash)
+cdm_stop_audit_head(cdm_stop_audit_head_t *heads, int *nheads,
+    const char *text, int need_hash)
 {
-    char        *end;
-    const char  *p;
+    char                   *end;
+    const char             *p;
+    cdm_stop_audit_head_t  *head;
+
+    if (*nheads == CDM_STOP_AUDIT_GIVEN_MAX) {
+        cdm_stop_audit_error("there are more than %d of --%s",
+                             CDM_STOP_AUDIT_GIVEN_MAX,
+                             need_hash ? "head" : "from");
+        return -1;
+    }
 
     p = text;
+    head = &heads[(*nheads)++];
 
     if (strlen(p) > CDM_STOP_AUDIT_CHAIN_LEN
         && p[CDM_STOP_AUDIT_CHAIN_LEN] == ':' && strchr(p, ':')
@@ -329,7 +385,6 @@ cdm_stop_audit_head(cdm_stop_audit_head_t *head, const char *text,
     }
 
     head->seq = strtoll(p, &end, 10);
-    head->given = 1;
 
     if (end > p && head->seq > 0 && *end == '\0' && !need_hash) {
         return 0;

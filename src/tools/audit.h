@@ -27,6 +27,12 @@
 /* the module's records have 33 KB at most; what is longer is no record */
 #define CDM_STOP_AUDIT_LINE_MAX   65536
 
+/* of each of --key, --head and --from: a key a month for five years */
+#define CDM_STOP_AUDIT_GIVEN_MAX  64
+
+/* chains that are looked at to put files in order */
+#define CDM_STOP_AUDIT_SPANS      8
+
 
 /* the members that the verifier knows */
 
@@ -80,12 +86,21 @@ typedef struct {
 } cdm_stop_audit_place_t;
 
 
+/* a chain in a file, by the lowest number that was seen of it */
+
+typedef struct {
+    int64_t                seq;
+    char                   chain[CDM_STOP_AUDIT_CHAIN_LEN + 1];
+} cdm_stop_audit_span_t;
+
+
 typedef struct {
     const char            *name;
     int64_t                size;        /* 0: not known */
-    int64_t                seq;         /* of its first record */
-    char                   chain[CDM_STOP_AUDIT_CHAIN_LEN + 1];
-    char                   time[32];
+    int                    before;      /* files that come before it */
+    int                    nspans;
+    cdm_stop_audit_span_t  spans[CDM_STOP_AUDIT_SPANS];
+    char                   time[32];    /* of its first record */
 } cdm_stop_audit_file_t;
 
 
@@ -119,21 +134,24 @@ typedef struct {
     char                   chain[CDM_STOP_AUDIT_CHAIN_LEN + 1];
     int64_t                seq;
     unsigned char          hash[CDM_STOP_AUDIT_HASH_LEN];
-    unsigned               given:1;
     unsigned               with_hash:1;
     unsigned               met:1;
 } cdm_stop_audit_head_t;
 
 
 typedef struct {
-    char                  *key;         /* names of files */
-    char                  *public_key;
-    cdm_stop_audit_head_t  head;
-    cdm_stop_audit_head_t  from;
+    int                    nkeys;
+    int                    nheads;
+    int                    nfroms;
+    char                  *keys[CDM_STOP_AUDIT_GIVEN_MAX]; /* files */
+    char                  *public_key;  /* a file */
+    cdm_stop_audit_head_t  heads[CDM_STOP_AUDIT_GIVEN_MAX];
+    cdm_stop_audit_head_t  froms[CDM_STOP_AUDIT_GIVEN_MAX];
     int64_t                at;          /* milliseconds, 0: not given */
     int64_t                every;       /* seconds, 0: not given */
     unsigned               json:1;
     unsigned               strict:1;
+    unsigned               keyless:1;
 
     /* of "show" */
 
@@ -216,7 +234,13 @@ int cdm_stop_audit_fingerprint(cdm_stop_audit_opts_t *opts);
 void cdm_stop_audit_error(const char *fmt, ...)
     __attribute__((format(printf, 1, 2)));
 
-/* sorts the files by chain and sequence; returns -1, of which was told */
+/* 1 if it is a terminal that knows more than to print lines */
+int cdm_stop_audit_terminal(int fd);
+
+/*
+ * Sorts the files by what they have of the same chain, and by time where they
+ * have nothing in common; returns -1, of which was told.
+ */
 int cdm_stop_audit_order(cdm_stop_audit_opts_t *opts);
 
 /* the text of a file or record, with what would act on a terminal as \x.. */

@@ -17,6 +17,11 @@
 #include "audit_verify.h"
 
 
+static cdm_stop_audit_mac_t *cdm_stop_audit_fits(cdm_stop_audit_t *ctx,
+    cdm_stop_audit_chain_t *chain, const unsigned char *data,
+    cdm_stop_audit_line_t *line);
+static cdm_stop_audit_chain_t *cdm_stop_audit_known(cdm_stop_audit_t *ctx,
+    cdm_stop_audit_line_t *line);
 static cdm_stop_audit_chain_t *cdm_stop_audit_chain(cdm_stop_audit_t *ctx,
     cdm_stop_audit_line_t *line, int authentic);
 static void cdm_stop_audit_bad(cdm_stop_audit_chain_t *chain,
@@ -41,26 +46,26 @@ void
 cdm_stop_audit_step(cdm_stop_audit_t *ctx, cdm_stop_audit_reader_t *reader,
     const unsigned char *data, cdm_stop_audit_line_t *line, const char *why)
 {
-    unsigned char            hash[CDM_STOP_AUDIT_HASH_LEN];
+    int                      i;
+    cdm_stop_audit_mac_t    *mac;
     cdm_stop_audit_head_t   *head;
     cdm_stop_audit_chain_t  *chain;
 
+    mac = NULL;
+    chain = cdm_stop_audit_known(ctx, line);
+
     if (why == NULL) {
+        mac = cdm_stop_audit_fits(ctx, chain, data, line);
 
-        if (cdm_stop_audit_mac(&ctx->mac, line->prev, CDM_STOP_AUDIT_HASH_LEN,
-                               data, line->hashed, hash)
-            != 0)
-        {
-            cdm_stop_audit_error("OpenSSL failed to hash");
-            exit(CDM_STOP_AUDIT_USAGE);
-        }
-
-        if (memcmp(hash, line->hash, sizeof(hash)) != 0) {
+        if (mac == NULL) {
             why = "its hash does not fit";
         }
     }
 
-    chain = cdm_stop_audit_chain(ctx, line, why == NULL);
+    if (chain == NULL) {
+        chain = cdm_stop_audit_chain(ctx, line, why == NULL);
+    }
+
     ctx->current = chain;
 
     if (chain->records == 0 && chain->nbad == 0) {
@@ -76,15 +81,18 @@ cdm_stop_audit_step(cdm_stop_audit_t *ctx, cdm_stop_audit_reader_t *reader,
         return;
     }
 
+    chain->mac = mac;
     chain->authentic++;
     chain->records++;
 
-    head = &ctx->opts->head;
+    for (i = 0; i < ctx->opts->nheads; i++) {
+        head = &ctx->opts->heads[i];
 
-    if (head->given && head->seq == line->seq
-        && memcmp(head->hash, line->hash, sizeof(hash)) == 0)
-    {
-        head->met = 1;
+        if (head->seq == line->seq
+            && memcmp(head->hash, line->hash, sizeof(line->hash)) == 0)
+        {
+            head->met = 1;
+        }
     }
 
     cdm_stop_audit_checkpoint(ctx, chain, &reader->place, data, line);
@@ -96,15 +104,48 @@ cdm_stop_audit_step(cdm_stop_audit_t *ctx, cdm_stop_audit_reader_t *reader,
 }
 
 
-/* a line that does not fit opens no chain where there is one */
+/* a chain keeps the key of its first record; NULL if the hash fits none */
+
+static cdm_stop_audit_mac_t *
+cdm_stop_audit_fits(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain,
+    const unsigned char *data, cdm_stop_audit_line_t *line)
+{
+    int                    i, n;
+    unsigned char          hash[CDM_STOP_AUDIT_HASH_LEN];
+    cdm_stop_audit_mac_t  *mac;
+
+    mac = ctx->macs;
+    n = ctx->nmacs;
+
+    if (chain && chain->mac) {
+        mac = chain->mac;
+        n = 1;
+    }
+
+    for (i = 0; i < n; i++) {
+
+        if (cdm_stop_audit_mac(&mac[i], line->prev, CDM_STOP_AUDIT_HASH_LEN,
+                               data, line->hashed, hash)
+            != 0)
+        {
+            cdm_stop_audit_error("OpenSSL failed to hash");
+            exit(CDM_STOP_AUDIT_USAGE);
+        }
+
+        if (memcmp(hash, line->hash, sizeof(hash)) == 0) {
+            return &mac[i];
+        }
+    }
+
+    return NULL;
+}
+
 
 static cdm_stop_audit_chain_t *
-cdm_stop_audit_chain(cdm_stop_audit_t *ctx, cdm_stop_audit_line_t *line,
-    int authentic)
+cdm_stop_audit_known(cdm_stop_audit_t *ctx, cdm_stop_audit_line_t *line)
 {
-    int                      i;
-    cdm_stop_audit_str_t    *id;
-    cdm_stop_audit_chain_t  *chain;
+    int                    i;
+    cdm_stop_audit_str_t  *id;
 
     id = &line->members[CDM_STOP_AUDIT_CHAIN];
 
@@ -114,6 +155,21 @@ cdm_stop_audit_chain(cdm_stop_audit_t *ctx, cdm_stop_audit_line_t *line,
             return ctx->chains[i];
         }
     }
+
+    return NULL;
+}
+
+
+/* a line that does not fit opens no chain where there is one */
+
+static cdm_stop_audit_chain_t *
+cdm_stop_audit_chain(cdm_stop_audit_t *ctx, cdm_stop_audit_line_t *line,
+    int authentic)
+{
+    cdm_stop_audit_str_t    *id;
+    cdm_stop_audit_chain_t  *chain;
+
+    id = &line->members[CDM_STOP_AUDIT_CHAIN];
 
     if (!authentic && ctx->current) {
         return ctx->current;
@@ -155,7 +211,22 @@ cdm_stop_audit_bad(cdm_stop_audit_chain_t *chain,
     cdm_stop_audit_reader_t *reader, cdm_stop_audit_line_t *line,
     const char *why)
 {
+    cdm_stop_audit_str_t  *id;
     cdm_stop_audit_bad_t  *bad;
+
+    id = &line->members[CDM_STOP_AUDIT_CHAIN];
+
+    if (chain->nbad == 0) {
+        chain->nalien = 0;
+
+        if (id->len == CDM_STOP_AUDIT_CHAIN_LEN) {
+            memcpy(chain->alien, id->data, id->len);
+        }
+    }
+
+    if (line->hashed && cdm_stop_audit_is(id, chain->alien)) {
+        chain->nalien++;
+    }
 
     bad = &chain->last_bad;
     bad->place = reader->place;
@@ -245,14 +316,27 @@ static void
 cdm_stop_audit_first(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain,
     const cdm_stop_audit_place_t *place, cdm_stop_audit_line_t *line)
 {
+    int                     i;
     int64_t                 first, gap;
     unsigned char           zero[CDM_STOP_AUDIT_HASH_LEN];
     cdm_stop_audit_head_t  *from;
 
     memset(zero, 0, sizeof(zero));
 
-    from = &ctx->opts->from;
-    first = from->given && line->seq > from->seq ? from->seq + 1 : 1;
+    first = 1;
+    from = NULL;
+
+    for (i = 0; i < ctx->opts->nfroms; i++) {
+        from = &ctx->opts->froms[i];
+
+        if (line->seq > from->seq
+            && (from->chain[0] == '\0' || strcmp(from->chain, chain->id) == 0))
+        {
+            first = from->seq + 1;
+            break;
+        }
+    }
+
     gap = line->seq - first;
 
     chain->begun = (gap <= chain->nbad);

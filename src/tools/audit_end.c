@@ -24,7 +24,8 @@ static void cdm_stop_audit_end_chain(cdm_stop_audit_t *ctx,
     cdm_stop_audit_chain_t *chain);
 static void cdm_stop_audit_end_gaps(cdm_stop_audit_t *ctx,
     cdm_stop_audit_chain_t *chain);
-static void cdm_stop_audit_end_head(cdm_stop_audit_t *ctx);
+static void cdm_stop_audit_end_head(cdm_stop_audit_t *ctx,
+    cdm_stop_audit_head_t *head);
 static void cdm_stop_audit_end_at(cdm_stop_audit_t *ctx);
 static int64_t cdm_stop_audit_grace(cdm_stop_audit_t *ctx,
     cdm_stop_audit_chain_t *chain);
@@ -57,6 +58,17 @@ cdm_stop_audit_settle(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain,
         cdm_stop_audit_find(ctx, 0, "torn", &chain->last_bad.place, 0,
                             "%lld bytes of no record, which the next record "
                             "tells of", (long long) torn);
+    }
+
+    if (n > CDM_STOP_AUDIT_BAD && n == chain->nalien
+        && strcmp(chain->alien, chain->id) != 0)
+    {
+        cdm_stop_audit_find(ctx, 1, "wrong key", &chain->bad[0].place, 0,
+                            "not one of %lld lines of chain %s, which begin "
+                            "here, fits a key that was given", (long long) n,
+                            chain->alien);
+        chain->nbad = 0;
+        return;
     }
 
     kind = (gap >= n) ? "changed" : gap == 0 ? "put in" : "changed or put in";
@@ -152,8 +164,11 @@ cdm_stop_audit_end(cdm_stop_audit_t *ctx)
         cdm_stop_audit_end_chain(ctx, ctx->chains[i]);
     }
 
-    if (ctx->opts->head.given && !ctx->opts->head.met) {
-        cdm_stop_audit_end_head(ctx);
+    for (i = 0; i < ctx->opts->nheads; i++) {
+
+        if (!ctx->opts->heads[i].met) {
+            cdm_stop_audit_end_head(ctx, &ctx->opts->heads[i]);
+        }
     }
 
     if (ctx->opts->at) {
@@ -167,10 +182,13 @@ cdm_stop_audit_end_chain(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain)
 {
     if (chain->records == 0) {
         cdm_stop_audit_find(ctx, 1, "wrong key", &chain->first_line, 0,
-                            ctx->mac.mac
+                            ctx->opts->nkeys == 0
+                            ? "not one of %lld lines fits: they have a key, "
+                              "which --key gives (%s)"
+                            : ctx->opts->nkeys == 1
                             ? "not one of %lld lines fits this key (%s)"
-                            : "not one of %lld lines fits: they have a key, "
-                              "which --key gives (%s)",
+                            : "not one of %lld lines fits one of these keys "
+                              "(%s)",
                             (long long) chain->nbad, chain->bad[0].why);
         return;
     }
@@ -218,13 +236,11 @@ cdm_stop_audit_end_gaps(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain)
 
 
 static void
-cdm_stop_audit_end_head(cdm_stop_audit_t *ctx)
+cdm_stop_audit_end_head(cdm_stop_audit_t *ctx, cdm_stop_audit_head_t *head)
 {
     int                      i;
-    cdm_stop_audit_head_t   *head;
     cdm_stop_audit_chain_t  *chain, *last;
 
-    head = &ctx->opts->head;
     last = NULL;
 
     for (i = 0; i < ctx->nchains; i++) {

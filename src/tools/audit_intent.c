@@ -17,6 +17,9 @@
 
 static cdm_stop_audit_intent_t **cdm_stop_audit_bucket(
     cdm_stop_audit_intents_t *intents, const char *id);
+static cdm_stop_audit_intent_t **cdm_stop_audit_intent_of(
+    cdm_stop_audit_intents_t *intents, cdm_stop_audit_chain_t *chain,
+    const char *id);
 static int cdm_stop_audit_grow(cdm_stop_audit_intents_t *intents);
 static void cdm_stop_audit_copy(char *dst, size_t size,
     const cdm_stop_audit_str_t *s);
@@ -50,6 +53,7 @@ cdm_stop_audit_intent(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain,
             return -1;
         }
 
+        intent->chain = chain;
         intent->place = *place;
         intent->seq = line->seq;
         memcpy(intent->id, id, sizeof(id));
@@ -77,19 +81,15 @@ cdm_stop_audit_intent(cdm_stop_audit_t *ctx, cdm_stop_audit_chain_t *chain,
                             "known", id);
     }
 
-    if (ctx->intents.nbuckets) {
-        bucket = cdm_stop_audit_bucket(&ctx->intents, id);
+    bucket = cdm_stop_audit_intent_of(&ctx->intents, chain, id);
 
-        for ( /* void */ ; *bucket; bucket = &(*bucket)->next) {
-            intent = *bucket;
+    if (bucket) {
+        intent = *bucket;
+        *bucket = intent->next;
+        free(intent);
+        ctx->intents.n--;
 
-            if (strcmp(intent->id, id) == 0) {
-                *bucket = intent->next;
-                free(intent);
-                ctx->intents.n--;
-                return 0;
-            }
-        }
+        return 0;
     }
 
     /* the intent may be among what is missing, which is found anyway */
@@ -111,6 +111,38 @@ cdm_stop_audit_bucket(cdm_stop_audit_intents_t *intents, const char *id)
     }
 
     return &intents->buckets[(hash ^ hash >> 15) & (intents->nbuckets - 1)];
+}
+
+
+/* each target has its own; an outcome of a new chain may close an old one */
+
+static cdm_stop_audit_intent_t **
+cdm_stop_audit_intent_of(cdm_stop_audit_intents_t *intents,
+    cdm_stop_audit_chain_t *chain, const char *id)
+{
+    cdm_stop_audit_intent_t  **bucket, **other;
+
+    if (intents->nbuckets == 0) {
+        return NULL;
+    }
+
+    other = NULL;
+
+    for (bucket = cdm_stop_audit_bucket(intents, id); *bucket;
+         bucket = &(*bucket)->next)
+    {
+        if (strcmp((*bucket)->id, id) != 0) {
+            continue;
+        }
+
+        if ((*bucket)->chain == chain) {
+            return bucket;
+        }
+
+        other = bucket;
+    }
+
+    return other;
 }
 
 

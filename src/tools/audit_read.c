@@ -4,14 +4,13 @@
  */
 
 
-/* Files line by line, in pieces of a megabyte, and their order */
+/* Files line by line, in pieces of a megabyte */
 
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "audit.h"
 
@@ -20,8 +19,6 @@
 
 
 static ssize_t cdm_stop_audit_fill(cdm_stop_audit_reader_t *reader);
-static int cdm_stop_audit_peek(cdm_stop_audit_file_t *file);
-static int cdm_stop_audit_compare(const void *one, const void *two);
 
 
 int
@@ -151,99 +148,4 @@ cdm_stop_audit_fill(cdm_stop_audit_reader_t *reader)
     reader->last += n;
 
     return n;
-}
-
-
-int
-cdm_stop_audit_order(cdm_stop_audit_opts_t *opts)
-{
-    int  i;
-
-    for (i = 0; i < opts->nfiles; i++) {
-
-        if (cdm_stop_audit_peek(&opts->files[i]) != 0) {
-            return -1;
-        }
-    }
-
-    qsort(opts->files, opts->nfiles, sizeof(cdm_stop_audit_file_t),
-          cdm_stop_audit_compare);
-
-    return 0;
-}
-
-
-/* the first record of a file tells its place */
-
-static int
-cdm_stop_audit_peek(cdm_stop_audit_file_t *file)
-{
-    int                      rc, tries;
-    struct stat              st;
-    const unsigned char     *data;
-    cdm_stop_audit_line_t    line;
-    cdm_stop_audit_reader_t  reader;
-
-    if (cdm_stop_audit_open(&reader, file->name) != 0) {
-        cdm_stop_audit_error("%s: %s", file->name, strerror(errno));
-        return -1;
-    }
-
-    if (fstat(reader.fd, &st) == -1 || !S_ISREG(st.st_mode)) {
-        cdm_stop_audit_error("%s: it is no regular file; records are read "
-                             "twice, to put files in order", file->name);
-        cdm_stop_audit_close(&reader);
-        return -1;
-    }
-
-    file->size = st.st_size;
-
-    for (tries = 0; tries < 1000; tries++) {
-        rc = cdm_stop_audit_next(&reader, &data);
-
-        if (rc == -1) {
-            cdm_stop_audit_error("%s: %s", file->name,
-                                 strerror(reader.error));
-            cdm_stop_audit_close(&reader);
-            return -1;
-        }
-
-        if (rc == 0) {
-            break;
-        }
-
-        if (!reader.too_long
-            && cdm_stop_audit_line(data, reader.len, &line) == NULL)
-        {
-            file->seq = line.seq;
-            memcpy(file->chain, line.members[CDM_STOP_AUDIT_CHAIN].data,
-                   CDM_STOP_AUDIT_CHAIN_LEN);
-            memcpy(file->time, line.members[CDM_STOP_AUDIT_TIME].data,
-                   line.members[CDM_STOP_AUDIT_TIME].len);
-            break;
-        }
-    }
-
-    cdm_stop_audit_close(&reader);
-
-    return 0;
-}
-
-
-static int
-cdm_stop_audit_compare(const void *one, const void *two)
-{
-    int                           rc;
-    const cdm_stop_audit_file_t  *a, *b;
-
-    a = one;
-    b = two;
-
-    rc = strcmp(a->chain, b->chain);
-
-    if (rc == 0) {
-        rc = (a->seq > b->seq) - (a->seq < b->seq);
-    }
-
-    return rc ? rc : strcmp(a->name, b->name);
 }

@@ -276,7 +276,16 @@ cdm_stop_audit_summary(cdm_stop_audit_t *ctx)
 static void
 cdm_stop_audit_limits(cdm_stop_audit_t *ctx)
 {
-    if (ctx->mac.mac == NULL) {
+    int  i;
+
+    for (i = 0; i < ctx->nchains; i++) {
+
+        if (ctx->chains[i]->mac && ctx->chains[i]->mac->mac == NULL) {
+            break;
+        }
+    }
+
+    if (i < ctx->nchains || ctx->opts->nkeys == 0) {
         puts("no key: whoever could write the file could write it anew from "
              "any line on; without a key only signed checkpoints "
              "(--public-key) or a head kept elsewhere (--head) show that");
@@ -286,7 +295,7 @@ cdm_stop_audit_limits(cdm_stop_audit_t *ctx)
         puts("no public key: signatures of checkpoints were not looked at");
     }
 
-    if (!ctx->opts->head.given && !ctx->opts->at) {
+    if (ctx->opts->nheads == 0 && !ctx->opts->at) {
         puts("no head and no time: whether the tail was cut behind the last "
              "record is not known");
     }

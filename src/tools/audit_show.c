@@ -68,7 +68,8 @@ cdm_stop_audit_show(cdm_stop_audit_opts_t *opts)
     }
 
     no_color = getenv("NO_COLOR");
-    ctx.colour = isatty(STDOUT_FILENO) && (no_color == NULL || !*no_color);
+    ctx.colour = cdm_stop_audit_terminal(STDOUT_FILENO)
+                 && (no_color == NULL || !*no_color);
 
     rc = cdm_stop_audit_order(opts);
 

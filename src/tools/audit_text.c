@@ -8,7 +8,9 @@
 
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "audit.h"
 
 
@@ -136,6 +138,17 @@ cdm_stop_audit_error(const char *fmt, ...)
     fputs("cdm-stop-audit: ", stderr);
     cdm_stop_audit_print(stderr, text);
     fputc('\n', stderr);
+}
+
+
+int
+cdm_stop_audit_terminal(int fd)
+{
+    const char  *term;
+
+    term = getenv("TERM");
+
+    return isatty(fd) && term && *term && strcmp(term, "dumb") != 0;
 }
 
 

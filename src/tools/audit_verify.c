@@ -72,25 +72,28 @@ done:
 static int
 cdm_stop_audit_prepare(cdm_stop_audit_t *ctx)
 {
-    int            len, rc;
+    int            i, len, rc;
     unsigned char  key[CDM_STOP_AUDIT_KEY_SIZE];
 
-    len = 0;
-
-    if (ctx->opts->key) {
-        len = cdm_stop_audit_key(ctx->opts->key, key, sizeof(key));
+    for (i = 0; i < ctx->opts->nkeys; i++) {
+        len = cdm_stop_audit_key(ctx->opts->keys[i], key, sizeof(key));
 
         if (len == -1) {
             return -1;
         }
+
+        rc = cdm_stop_audit_mac_init(&ctx->macs[ctx->nmacs++], key, len);
+        OPENSSL_cleanse(key, sizeof(key));
+
+        if (rc != 0) {
+            goto failed;
+        }
     }
 
-    rc = cdm_stop_audit_mac_init(&ctx->mac, ctx->opts->key ? key : NULL, len);
-    OPENSSL_cleanse(key, sizeof(key));
-
-    if (rc != 0) {
-        cdm_stop_audit_error("OpenSSL has no SHA-256");
-        return -1;
+    if ((ctx->opts->keyless || ctx->opts->nkeys == 0)
+        && cdm_stop_audit_mac_init(&ctx->macs[ctx->nmacs++], NULL, 0) != 0)
+    {
+        goto failed;
     }
 
     if (ctx->opts->public_key) {
@@ -102,6 +105,12 @@ cdm_stop_audit_prepare(cdm_stop_audit_t *ctx)
     }
 
     return 0;
+
+failed:
+
+    cdm_stop_audit_error("OpenSSL has no SHA-256");
+
+    return -1;
 }
 
 
@@ -171,7 +180,7 @@ cdm_stop_audit_progress(cdm_stop_audit_t *ctx, int64_t done, int last)
     char           bar[31];
     static time_t  shown;
 
-    if (ctx->total == 0 || !isatty(STDERR_FILENO)
+    if (ctx->total == 0 || !cdm_stop_audit_terminal(STDERR_FILENO)
         || (!last && time(NULL) == shown))
     {
         return;
@@ -221,5 +230,8 @@ cdm_stop_audit_free(cdm_stop_audit_t *ctx)
     free(ctx->intents.buckets);
     free(ctx->findings);
     EVP_PKEY_free(ctx->public_key);
-    cdm_stop_audit_mac_free(&ctx->mac);
+
+    for (i = 0; i < ctx->nmacs; i++) {
+        cdm_stop_audit_mac_free(&ctx->macs[i]);
+    }
 }

@@ -69,6 +69,7 @@ typedef struct {
 
 typedef struct {
     char                      id[CDM_STOP_AUDIT_CHAIN_LEN + 1];
+    cdm_stop_audit_mac_t     *mac;      /* that its first record fits */
     cdm_stop_audit_at_t       now;
     cdm_stop_audit_at_t       before;   /* the last jump ahead */
     unsigned                  jumped:1;
@@ -96,6 +97,8 @@ typedef struct {
     int64_t                   bad_bytes;
     cdm_stop_audit_bad_t      bad[CDM_STOP_AUDIT_BAD];
     cdm_stop_audit_bad_t      last_bad;
+    int64_t                   nalien;   /* of these, all of one other chain */
+    char                      alien[CDM_STOP_AUDIT_CHAIN_LEN + 1];
     cdm_stop_audit_place_t    first_line;
 } cdm_stop_audit_chain_t;
 
@@ -104,6 +107,7 @@ typedef struct cdm_stop_audit_intent_s  cdm_stop_audit_intent_t;
 
 struct cdm_stop_audit_intent_s {
     cdm_stop_audit_intent_t  *next;
+    cdm_stop_audit_chain_t   *chain;
     cdm_stop_audit_place_t    place;
     int64_t                   seq;
     char                      id[33];
@@ -121,7 +125,8 @@ typedef struct {
 
 typedef struct {
     cdm_stop_audit_opts_t    *opts;
-    cdm_stop_audit_mac_t      mac;
+    int                       nmacs;
+    cdm_stop_audit_mac_t      macs[CDM_STOP_AUDIT_GIVEN_MAX + 1];
     EVP_PKEY                 *public_key;
     char                      key_id[2 * CDM_STOP_AUDIT_HASH_LEN + 1];
 

@@ -17,7 +17,7 @@ for group; do
         ;;
     test)
         packages="$packages perl curl openssl ca-certificates
-            libio-socket-ssl-perl nghttp2-client libfaketime"
+            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils"
         ;;
     static)
         packages="$packages dpkg-dev"

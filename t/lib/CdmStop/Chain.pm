@@ -101,6 +101,7 @@ sub check_chain {
 
         if ($seq == 0 && $record->{seq} > 1 && $self->{partial}) {
             ($seq, $hash) = ($record->{seq} - 1, $record->{prev});
+            $self->{before}{$id} = "$id:$seq:$hash";
         }
 
         $self->trouble("$where: seq $record->{seq} behind $seq")
@@ -122,6 +123,8 @@ sub check_chain {
         ($seq, $hash) = @{$record}{qw(seq hash)};
     }
 
+    $self->{head}{$id} = "$seq:$hash";
+
     return;
 }
 
@@ -140,6 +143,23 @@ sub ids {
     my @ids = sort keys %{$_[0]{chains}};
 
     return @ids;
+}
+
+# The last record of each chain, and what comes before the first ones of those
+# that are not there from their begin: as cdm-stop-audit has them.
+
+sub heads {
+    my ($self) = @_;
+
+    $self->finish;
+    return %{$self->{head} // {}};
+}
+
+sub before {
+    my ($self) = @_;
+
+    $self->finish;
+    return map { $self->{before}{$_} } sort keys %{$self->{before} // {}};
 }
 
 # Ids of requests that have an intent and nothing behind it.

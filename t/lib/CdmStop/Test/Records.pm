@@ -14,9 +14,11 @@ CdmStop::Test::Records - the part of CdmStop::Test that reads JSON lines
 A line must be valid UTF-8 without control characters, one JSON object of which
 no key is there twice, and end with a line feed. The error names file and line.
 
-C<done> asks for the chains of all records in all files of the test. A test
-that cuts, copies or deletes such files says C<damaged_records>; one with
-C<cdm_stop_audit_key> tells the keys by C<audit_key>.
+C<done> asks for the chains of all records in all files of the test, twice: by
+L<CdmStop::Chain>, and by cdm-stop-audit itself, which must find the same
+records, heads and open intents. A test that cuts, copies or deletes such files
+says C<damaged_records>, with the kinds of findings that the tool must have, in
+their order; one with C<cdm_stop_audit_key> tells the keys by C<audit_key>.
 
 =cut
 
@@ -27,6 +29,7 @@ use Encode ();
 use JSON::PP ();
 
 use CdmStop::Chain;
+use CdmStop::Verifier;
 
 my $JSON = JSON::PP->new;
 
@@ -137,7 +140,12 @@ sub wait_records {
     return @records;
 }
 
-sub damaged_records { return $_[0]{damaged_records} = 1 }
+sub damaged_records {
+    my ($self, @kinds) = @_;
+
+    $self->{damaged_records} = \@kinds;
+    return;
+}
 
 sub audit_key {
     my ($self, @keys) = @_;
@@ -152,24 +160,29 @@ sub audit_key {
 sub chain_findings {
     my ($self) = @_;
 
-    return () if $self->{damaged_records};
-
-    my $chain = CdmStop::Chain->new(
-        keys => [undef, @{ $self->{audit_keys} // [] }], partial => 1,
-        unended => 1);
+    my $damaged = $self->{damaged_records};
+    my @keys = @{ $self->{audit_keys} // [] };
+    my $chain = CdmStop::Chain->new(keys => [undef, @keys], partial => 1,
+                                    unended => 1);
+    my $verifier = CdmStop::Verifier->new(
+        keys => \@keys, map { $_ => $self->{$_} } grep { $self->{$_} } 'tool');
 
     for my $file ($self->files_to_search) {
-        next if -s $file > 200_000_000;
+        next if -s $file > 200_000_000 || $file =~ /\.(?:state|lock)\z/;
 
         my $bytes = $self->read($file);
         next if index($bytes, '{"v":1,"chain":"') < 0;
 
         $bytes = join '', grep { /\A\{"v":1,"chain":".*\}\n\z/ }
                           split /^/, $bytes if $file !~ /\.jsonl[.\w]*\z/;
-        $chain->add($file =~ s{\A\Q$self->{dir}\E/}{}r, $bytes);
+
+        my $name = $file =~ s{\A\Q$self->{dir}\E/}{}r;
+        $chain->add($name, $bytes);
+        $verifier->add($name, $bytes);
     }
 
-    return $chain->troubles;
+    return $verifier->findings($chain, @$damaged) if $damaged;
+    return ($chain->troubles, $verifier->findings($chain));
 }
 
 # Records of one request: stage => record.
