@@ -166,6 +166,13 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
       0,
       NULL },
 
+    { ngx_string("cdm_stop_audit_format"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_cdm_stop_audit_format,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("cdm_stop_audit_key"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_cdm_stop_audit_key,

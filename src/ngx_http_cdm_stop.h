@@ -70,6 +70,11 @@ typedef enum {
 
 
 typedef enum {
+    NGX_HTTP_CDM_STOP_FORMAT_NATIVE = 0
+} ngx_http_cdm_stop_format_e;
+
+
+typedef enum {
     NGX_HTTP_CDM_STOP_DECISION_NONE = 0,
     NGX_HTTP_CDM_STOP_DECISION_ALLOW,
     NGX_HTTP_CDM_STOP_DECISION_DENY
@@ -216,6 +221,7 @@ typedef struct {
     ngx_msec_t                      wait;
     ngx_array_t                    *pass_headers;
     ngx_array_t                    *audit;      /* empty is off */
+    ngx_uint_t                      audit_format;
     ngx_http_cdm_stop_enforced_t   *enforced;   /* NULL is off */
     ngx_http_cdm_stop_reason_t     *reason;     /* NULL is off */
     ngx_http_cdm_stop_rate_t       *rate;       /* NULL is off */
@@ -566,6 +572,8 @@ void ngx_http_cdm_stop_start_keeping(ngx_http_cdm_stop_main_conf_t *cdmcf);
 void ngx_http_cdm_stop_stop_keeping(void *data);
 
 char *ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_cdm_stop_audit_format(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 /* writes a record to all targets of the location */

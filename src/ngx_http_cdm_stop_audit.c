@@ -87,6 +87,44 @@ ngx_http_cdm_stop_audit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 }
 
 
+/* the names are taken already, so that nobody takes one for another thing */
+
+char *
+ngx_http_cdm_stop_audit_format(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_cdm_stop_loc_conf_t *cdcf = conf;
+
+    ngx_str_t  *value;
+
+    if (cdcf->audit_format != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "native") == 0) {
+        cdcf->audit_format = NGX_HTTP_CDM_STOP_FORMAT_NATIVE;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "cts") == 0
+        || ngx_strcmp(value[1].data, "ocsf") == 0)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"cdm_stop_audit_format %V\" comes with a later "
+                           "version, remove it or write \"native\"",
+                           &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" of \"cdm_stop_audit_format\", "
+                       "it must be \"native\"", &value[1]);
+
+    return NGX_CONF_ERROR;
+}
+
+
 static char *
 ngx_http_cdm_stop_audit_words(ngx_conf_t *cf, ngx_http_cdm_stop_audit_t *audit,
     ngx_uint_t *sync)

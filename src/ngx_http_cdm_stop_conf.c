@@ -96,6 +96,7 @@ ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf)
     cdcf->wait = NGX_CONF_UNSET_MSEC;
     cdcf->pass_headers = NGX_CONF_UNSET_PTR;
     cdcf->audit = NGX_CONF_UNSET_PTR;
+    cdcf->audit_format = NGX_CONF_UNSET_UINT;
     cdcf->enforced = NGX_CONF_UNSET_PTR;
     cdcf->reason = NGX_CONF_UNSET_PTR;
     cdcf->rate = NGX_CONF_UNSET_PTR;
@@ -142,6 +143,8 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->wait, prev->wait, NGX_HTTP_CDM_STOP_WAIT);
     ngx_conf_merge_ptr_value(conf->pass_headers, prev->pass_headers, NULL);
     ngx_conf_merge_ptr_value(conf->audit, prev->audit, NULL);
+    ngx_conf_merge_uint_value(conf->audit_format, prev->audit_format,
+                              NGX_HTTP_CDM_STOP_FORMAT_NATIVE);
     ngx_conf_merge_ptr_value(conf->enforced, prev->enforced, NULL);
     ngx_conf_merge_ptr_value(conf->reason, prev->reason, NULL);
     ngx_conf_merge_ptr_value(conf->rate, prev->rate, NULL);

@@ -110,7 +110,8 @@ for my $case (['keyed', $with_key, $key], ['plain', '', undef]) {
     $t->start;
     my %workers = map { $_ => 1 } load($t, 100);
     cmp_ok(scalar keys %workers, '>', 1, 'A07 by several workers');
-    is(scalar is_whole("A10 $name", $secret, $file)->ids, 1, 'A10 one chain');
+    is(scalar is_whole("A10 $name", $secret, $file)->ids, 1,
+       'A10 C10 two locations, one chain');
 
     $t->reload;
     load($t, 20);

@@ -616,7 +616,31 @@ $lint->is_error(
     like(
         $said, qr{\[emerg\] open\(\) "\S+/directory" failed \(21: },
         'C10 a directory: named');
+
+    # where not even root may make a file
+    ($exit, $said) =
+        $lint->look($lint->with(AUDIT => 'cdm_stop_audit /sys/cdm.jsonl;'));
+    isnt($exit, 0, 'C10 no right to make the file: refused');
+    like(
+        $said, qr{\[emerg\] open\(\) "/sys/cdm\.jsonl" failed \((?:13|30): },
+        'C10 no right to make the file: named');
 }
+
+$lint->is_fine(
+    'A13 native', $lint->with(LOCATION => 'cdm_stop_audit_format native;'));
+$lint->is_error(
+    "A13 $_", $lint->with(LOCATION => "cdm_stop_audit_format $_;"), 'LOCATION',
+    "\"cdm_stop_audit_format $_\" comes with a later version, remove it or "
+        . 'write "native"'
+) for qw(cts ocsf);
+$lint->is_error(
+    'C01 another format',
+    $lint->with(LOCATION => 'cdm_stop_audit_format json;'), 'LOCATION',
+    'invalid value "json" of "cdm_stop_audit_format", it must be "native"');
+$lint->is_error(
+    'C01 two formats',
+    $lint->with(LOCATION => 'cdm_stop_audit_format native; ' x 2),
+    'LOCATION', '"cdm_stop_audit_format" directive is duplicate');
 
 # a message each, however many locations inherit it
 

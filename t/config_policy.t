@@ -154,7 +154,8 @@ $lint->is_fine("C01 $_", $lint->with(SETTING => "$_;"))
         'cdm_stop_rate 1/m', 'cdm_stop_rate 60000/m burst=0';
 error('reason twice', 'SETTING', 'cdm_stop_reason X; cdm_stop_reason Y;',
       'is duplicate');
-error('a reason in X-Auth-Token', 'SETTING', 'cdm_stop_reason X-Auth-Token;',
+error('C10 the reason is a credential', 'SETTING',
+      'cdm_stop_reason X-Auth-Token;',
       'header "X-Auth-Token" cannot hold the reason: it ');
 error('a reason in no header', 'SETTING', 'cdm_stop_reason "a b";',
       'header "a b" cannot hold the reason: it is no name of a header');

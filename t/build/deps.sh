@@ -17,7 +17,7 @@ for group; do
         ;;
     test)
         packages="$packages perl curl openssl ca-certificates
-            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils"
+            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate"
         ;;
     static)
         packages="$packages dpkg-dev"
