@@ -469,6 +469,17 @@ sub wrong {
     like($output, qr/verify.*show.*fingerprint/s, '--help tells the commands');
     like((run('--version'))[1], qr/^cdm-stop-audit \d/, '--version');
 
+    my $man = CdmStop::MadeChain::slurp("$FindBin::Bin/../docs/"
+        . 'cdm-stop-audit.1') =~ s/\\-/-/gr;
+    my $page = CdmStop::MadeChain::slurp("$FindBin::Bin/../docs/"
+        . 'CDM-STOP-AUDIT.md');
+    my %option = map { $_ => 1 } $output =~ /(--\w[\w-]+)/g;
+    cmp_ok(scalar keys %option, '>', 12, '--help tells the options');
+    is(join(' ', grep { $man !~ /\Q$_\E\\f/ } sort keys %option), '',
+        'the manual page has each of them');
+    is(join(' ', grep { $page !~ /`\Q$_\E\b/ } sort keys %option), '',
+        'and so has docs/CDM-STOP-AUDIT.md');
+
     write_file('f1', @whole);
     ($exit, $output) = run('verify', '--key', 'key', '--json', 'f1');
     like($output, qr/^\{"lines":16,"findings":0,"open":0,/m, '--json');

@@ -11,6 +11,8 @@ use lib "$FindBin::Bin/lib";
 
 use Digest::SHA qw(sha256_hex);
 use MIME::Base64 qw(decode_base64);
+use POSIX qw(strftime);
+use Time::Local qw(timegm);
 
 use CdmStop::Chain;
 use CdmStop::Process;
@@ -148,6 +150,45 @@ $t->stop;
 my $last = (split /\n/, $t->read('audit.jsonl'))[-1];
 like($last, qr/"stage":"checkpoint"/, 'A11 the last record');
 is_signed('A11 at the end', $last);
+
+# so says the tool: it knows the key, and what of the tail is gone
+
+{
+    my $tool = $t->root . '/build/cdm-stop-audit';
+    my @lines = split /^/, $t->read('audit.jsonl');
+    my @times = map { /"stage":"checkpoint","time":"([^"]+)"/ } @lines;
+    my $n = @times;
+    my $file = $t->write('standin/copy', join '', @lines);
+    my $verify = sub {
+        return CdmStop::Process::capture(
+            $tool, 'verify', '--public-key', $t->path('public.pem'), '--every',
+            60, @_, $file);
+    };
+
+    my ($exit, $said) = $verify->('--at', $times[-1]);
+    is($exit, 0, 'A11 the tool finds all signatures good') or diag($said);
+    like($said, qr/^chain \w+: .*, $n checkpoints$/m, 'A11 of all of them');
+
+    # two minutes and five seconds behind the last one
+    my $late = sub {
+        my ($y, $mon, $day, $h, $m, $s) = $_[0] =~ /\d+/g;
+        my $at = timegm($s, $m, $h, $day, $mon - 1, $y) + 126;
+        return strftime('%Y-%m-%dT%H:%M:%SZ', gmtime $at);
+    };
+
+    ($exit, $said) = $verify->('--at', $late->($times[-1]));
+    is($exit, 1, 'A11 the next one is overdue');
+    like($said, qr/: cut tail .*: it is the last one/, 'A11 which is told');
+
+    my ($last) = $lines[-1] =~ /"hash":"(\w+)"/;
+    my ($seq) = $lines[-1] =~ /"seq":(\d+)/;
+    $t->write('standin/copy', join '', @lines[0 .. $#lines - 2]);
+    is(($verify->('--at', $times[-1]))[0], 0,
+       'A11 a tail is cut, and no checkpoint is overdue yet');
+    ($exit, $said) = $verify->('--head', "$seq:$last");
+    is($exit, 1, 'A11 but a head tells it');
+    like($said, qr/: cut tail .* record $seq was written/, 'A11 and what');
+}
 
 # by default each minute, and each 10,000 records
 
