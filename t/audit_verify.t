@@ -189,6 +189,10 @@ case('Q06 an empty file', [], lines => [qr/: empty: /]);
 
 case('A10 two chains in one file', [map { ($whole[$_], $second[$_]) } 0 .. 15],
     exit => 0, lines => []);
+case('A10 two chains over three files in the wrong order',
+    [@second[9 .. 11], @whole[10 .. 15], @second[12 .. 15]],
+    [(map { ($whole[$_], $second[$_]) } 0 .. 4), $second[5]],
+    [@second[6 .. 8], @whole[5 .. 9]], exit => 0, lines => []);
 case('A10 two chains in one file, a line deleted',
     [map { $_ == 4 ? $whole[$_] : ($whole[$_], $second[$_]) } 0 .. 15],
     lines => [qr/:11 .*: missing \(record 5\)/]);
