@@ -359,7 +359,15 @@ sub given {
     like($output, qr/^f1:1 .*: broken .* follow the record of --from/m,
         'A10 which is told');
 
-    write_file($_, $whole->lines) for 'f1';
+    # both targets have each stop; one has lost the outcome of the second
+
+    my $lost = CdmStop::MadeChain->new(id => 'd' x 16, key => $secret);
+    $lost->stop(open => $_ == 2) for 1 .. 5;
+    ($exit, $output) = verify([$lost->lines], [@whole]);
+    is(join(' ', $output =~ /^(\S+): open: request 0+(\d) /mg), 'f1:3 2',
+        'A10 the intent without outcome is that of its target');
+
+    write_file('f1', $whole->lines);
     write_file('f1.state', '{"v":1}');
     write_file('f1.lock', '');
     ($exit, $output) = run('verify', '--key', 'key', 'f1', 'f1.lock',
