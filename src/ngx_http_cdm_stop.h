@@ -581,6 +581,13 @@ ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
  */
 void *ngx_http_cdm_stop_conf_alloc(ngx_conf_t *cf, size_t size);
 
+/*
+ * Copies a text there, with a zero behind it.  Returns NGX_ERROR if there is
+ * no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_conf_text(ngx_conf_t *cf, ngx_str_t *text,
+    ngx_str_t *from);
+
 /* the pages of all such structures of this cycle, once there is one */
 void *ngx_http_cdm_stop_conf_pages(void);
 

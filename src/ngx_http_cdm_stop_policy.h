@@ -95,6 +95,15 @@ struct ngx_http_cdm_stop_policy_s {
 };
 
 
+/* how far the rules of a policy are compared with each other */
+
+typedef struct {
+    ngx_uint_t                      steps;      /* comparisons so far */
+    ngx_uint_t                      found;      /* rules that never match */
+    unsigned                        done:1;     /* the rest is left */
+} ngx_http_cdm_stop_cover_t;
+
+
 struct ngx_http_cdm_stop_enforced_s {
     ngx_str_t                       name;
     ngx_http_cdm_stop_place_t       place;
@@ -146,9 +155,33 @@ ngx_int_t ngx_http_cdm_stop_check_policies(ngx_conf_t *cf);
 ngx_int_t ngx_http_cdm_stop_policy_index(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy);
 
-/* warns of rules that never match and of patterns that match too much */
+/* whether rules are found by the values of this condition */
+ngx_uint_t ngx_http_cdm_stop_is_indexed(
+    ngx_http_cdm_stop_condition_t *condition);
+
+/* the rules that name the value of an indexed fact, NULL if none does */
+ngx_http_cdm_stop_value_t *ngx_http_cdm_stop_index_lookup(
+    ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_fact_e fact,
+    ngx_str_t *value);
+
+/*
+ * Warns of rules that never match and of patterns that match too much; the
+ * index has to be filled.
+ */
 ngx_int_t ngx_http_cdm_stop_policy_lint(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy);
+
+/*
+ * Warns of the rule with this number if an earlier one matches whenever it
+ * would.  Rules are given in their order, with "cover" all 0 for the first.
+ */
+void ngx_http_cdm_stop_lint_covered(ngx_conf_t *cf,
+    ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_cover_t *cover,
+    ngx_uint_t n);
+
+/* warns of a pattern that matches more than it looks as if */
+void ngx_http_cdm_stop_lint_pattern(ngx_conf_t *cf,
+    ngx_http_cdm_stop_rule_t *rule, ngx_http_cdm_stop_condition_t *condition);
 
 /* the first rule that holds for the request, or NULL */
 ngx_http_cdm_stop_rule_t *ngx_http_cdm_stop_policy_find(ngx_http_request_t *r,

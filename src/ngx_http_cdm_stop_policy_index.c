@@ -20,17 +20,12 @@
  */
 
 
-static ngx_uint_t ngx_http_cdm_stop_is_indexed(
-    ngx_http_cdm_stop_condition_t *condition);
 static ngx_int_t ngx_http_cdm_stop_index_count(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_rule_t *rule);
 static ngx_int_t ngx_http_cdm_stop_index_add(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy, ngx_uint_t n);
 static ngx_http_cdm_stop_condition_t *ngx_http_cdm_stop_index_choose(
     ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_rule_t *rule);
-static ngx_http_cdm_stop_value_t *ngx_http_cdm_stop_index_lookup(
-    ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_fact_e fact,
-    ngx_str_t *value);
 
 
 ngx_int_t
@@ -68,7 +63,7 @@ ngx_http_cdm_stop_policy_index(ngx_conf_t *cf,
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_cdm_stop_is_indexed(ngx_http_cdm_stop_condition_t *condition)
 {
     return condition->fact < NGX_HTTP_CDM_STOP_INDEXED
@@ -185,7 +180,7 @@ ngx_http_cdm_stop_index_choose(ngx_http_cdm_stop_policy_t *policy,
 }
 
 
-static ngx_http_cdm_stop_value_t *
+ngx_http_cdm_stop_value_t *
 ngx_http_cdm_stop_index_lookup(ngx_http_cdm_stop_policy_t *policy,
     ngx_http_cdm_stop_fact_e fact, ngx_str_t *value)
 {
