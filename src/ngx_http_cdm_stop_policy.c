@@ -37,6 +37,8 @@ static ngx_int_t ngx_http_cdm_stop_rule_name(ngx_conf_t *cf,
     ngx_http_cdm_stop_block_t *block, ngx_http_cdm_stop_rule_t *rule);
 static ngx_int_t ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     ngx_http_cdm_stop_condition_t *condition, ngx_str_t *text);
+static ngx_int_t ngx_http_cdm_stop_condition_pattern(ngx_conf_t *cf,
+    ngx_http_cdm_stop_condition_t *condition, ngx_str_t *value);
 static ngx_int_t ngx_http_cdm_stop_condition_list(ngx_conf_t *cf,
     ngx_http_cdm_stop_condition_t *condition, ngx_str_t *value);
 static ngx_int_t ngx_http_cdm_stop_condition_cidr(ngx_conf_t *cf,
@@ -388,8 +390,7 @@ ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     if (value.data[0] == '~'
         && condition->fact != NGX_HTTP_CDM_STOP_FACT_ADDR)
     {
-        condition->regex = ngx_http_cdm_stop_pattern(cf, &value);
-        return condition->regex ? NGX_OK : NGX_ERROR;
+        return ngx_http_cdm_stop_condition_pattern(cf, condition, &value);
     }
 
     if (ngx_http_cdm_stop_condition_list(cf, condition, &value) != NGX_OK) {
@@ -401,6 +402,29 @@ ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_condition_pattern(ngx_conf_t *cf,
+    ngx_http_cdm_stop_condition_t *condition, ngx_str_t *value)
+{
+    u_char     prefix[NGX_HTTP_CDM_STOP_PREFIX_LEN];
+    ngx_str_t  found;
+
+    condition->regex = ngx_http_cdm_stop_pattern(cf, value);
+    if (condition->regex == NULL) {
+        return NGX_ERROR;
+    }
+
+    found.data = prefix;
+    found.len = ngx_http_cdm_stop_pattern_prefix(value, prefix);
+
+    if (found.len == 0) {
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_conf_text(cf, &condition->prefix, &found);
 }
 
 

@@ -17,8 +17,9 @@
  * narrowly, so that a rule is told only if it is so for every request.
  *
  * A condition with exact values is implied by no other than exact values
- * among them.  So an earlier rule that is found by a value in the index can
- * only cover rules that name this value, and no others have to be compared.
+ * among them, and a pattern by itself or by exact values that it matches.  So
+ * an earlier rule that is found by a value or a beginning in the index can
+ * only cover rules that are found by it, too, and no others are compared.
  */
 
 
@@ -113,9 +114,10 @@ static ngx_http_cdm_stop_rule_t *
 ngx_http_cdm_stop_cover_find(ngx_http_cdm_stop_policy_t *policy,
     ngx_http_cdm_stop_cover_t *cover, ngx_uint_t n)
 {
-    ngx_uint_t                      i;
+    ngx_str_t                      *value;
+    ngx_uint_t                      i, j, nlists;
     ngx_http_cdm_stop_rule_t       *rule, *earlier;
-    ngx_http_cdm_stop_value_t      *v;
+    ngx_http_cdm_stop_value_t      *lists[NGX_HTTP_CDM_STOP_LISTS];
     ngx_http_cdm_stop_condition_t  *c;
 
     earlier = ngx_http_cdm_stop_cover_list(policy, cover, n, policy->others,
@@ -126,15 +128,18 @@ ngx_http_cdm_stop_cover_find(ngx_http_cdm_stop_policy_t *policy,
     for (i = 0; earlier == NULL && i < rule->nconditions; i++) {
         c = &rule->conditions[i];
 
-        if (!ngx_http_cdm_stop_is_indexed(c)) {
+        if (c->fact >= NGX_HTTP_CDM_STOP_INDEXED || c->negated) {
             continue;
         }
 
-        v = ngx_http_cdm_stop_index_lookup(policy, c->fact, &c->values[0]);
+        value = c->values ? &c->values[0] : &c->prefix;
 
-        if (v && v->nrules) {
-            earlier = ngx_http_cdm_stop_cover_list(policy, cover, n, v->rules,
-                                                   v->nrules);
+        nlists = ngx_http_cdm_stop_index_find(policy, c->fact, value, lists);
+
+        for (j = 0; earlier == NULL && j < nlists; j++) {
+            earlier = ngx_http_cdm_stop_cover_list(policy, cover, n,
+                                                   lists[j]->rules,
+                                                   lists[j]->nrules);
         }
     }
 

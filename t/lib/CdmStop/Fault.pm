@@ -15,7 +15,8 @@ A library that is loaded before libc: the next write(2) to a file *.jsonl whose
 record is of the stage (or "any") does not go as usual. C<kill_before>,
 C<kill_half> and C<kill_after>: the process kills itself by SIGKILL before the
 record, behind the half of it, or behind the whole; C<half>: a part is written;
-C<close>: the descriptor is closed.
+C<close>: the descriptor is closed. C<poke>, with an address in hexadecimal
+digits for the stage: a byte is written there instead, at any record.
 
 =cut
 
@@ -130,10 +131,19 @@ write(int fd, const void *buf, size_t n)
 
     /* only the one that takes it away has the fault */
 
+    if (fields == 2 && strcmp(mode, "poke") == 0) {
+        strcpy(want, "{");
+    }
+
     if (fields != 2
         || (strcmp(stage, "any") && !memmem(buf, n, want, strlen(want)))
         || unlink(control) != 0)
     {
+        return real(fd, buf, n);
+    }
+
+    if (strcmp(mode, "poke") == 0) {
+        *(volatile char *) strtoul(stage, NULL, 16) = 'x';
         return real(fd, buf, n);
     }
 
