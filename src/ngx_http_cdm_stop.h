@@ -454,6 +454,12 @@ ngx_int_t ngx_http_cdm_stop_credentials(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
 /*
+ * Whether a certificate of the client was asked for by the settings of this
+ * server: NGX_OK, also if this one asks for none, or NGX_DECLINED.
+ */
+ngx_int_t ngx_http_cdm_stop_handshake(ngx_http_request_t *r);
+
+/*
  * Fills ctx->caller.  Returns NGX_OK, NGX_AGAIN if the request now waits for
  * IAM and will be resumed, or the status of an answer that refuses it.
  */
