@@ -16,7 +16,9 @@ record is of the stage (or "any") does not go as usual. C<kill_before>,
 C<kill_half> and C<kill_after>: the process kills itself by SIGKILL before the
 record, behind the half of it, or behind the whole; C<half>: a part is written;
 C<close>: the descriptor is closed. C<poke>, with an address in hexadecimal
-digits for the stage: a byte is written there instead, at any record.
+digits for the stage: a byte is written there instead, at any record. And not
+of records: C<nomem>, with a size for the stage: the next malloc(3) of at least
+16384 bytes and of at least that size fails.
 
 =cut
 
@@ -93,6 +95,40 @@ begin(void)
     }
 }
 
+/* only of large pieces: what reads the control needs small ones itself */
+
+void *
+malloc(size_t n)
+{
+    int     fields;
+    char    mode[32], size[32];
+    FILE   *f;
+
+    extern void *__libc_malloc(size_t n);
+
+    if (n < 16384 || control[0] == '\0') {
+        return __libc_malloc(n);
+    }
+
+    f = fopen(control, "r");
+    if (f == NULL) {
+        return __libc_malloc(n);
+    }
+
+    fields = fscanf(f, "%31s %31s", mode, size);
+    fclose(f);
+
+    if (fields != 2
+        || strcmp(mode, "nomem")
+        || n < strtoul(size, NULL, 10)
+        || unlink(control) != 0)
+    {
+        return __libc_malloc(n);
+    }
+
+    return NULL;
+}
+
 static int
 is_record(int fd)
 {
@@ -130,6 +166,10 @@ write(int fd, const void *buf, size_t n)
     snprintf(want, sizeof(want), "\"stage\":\"%s\"", stage);
 
     /* only the one that takes it away has the fault */
+
+    if (fields == 2 && strcmp(mode, "nomem") == 0) {
+        return real(fd, buf, n);
+    }
 
     if (fields == 2 && strcmp(mode, "poke") == 0) {
         strcpy(want, "{");
