@@ -460,6 +460,12 @@ ngx_int_t ngx_http_cdm_stop_credentials(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
 /*
+ * Whether a certificate of the client was asked for by the settings of this
+ * server: NGX_OK, also if this one asks for none, or NGX_DECLINED.
+ */
+ngx_int_t ngx_http_cdm_stop_handshake(ngx_http_request_t *r);
+
+/*
  * Fills ctx->caller.  Returns NGX_OK, NGX_AGAIN if the request now waits for
  * IAM and will be resumed, or the status of an answer that refuses it.
  */
@@ -588,6 +594,13 @@ ngx_int_t ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
  * the cycle and is read-only in the workers.  Returns NULL if there is none.
  */
 void *ngx_http_cdm_stop_conf_alloc(ngx_conf_t *cf, size_t size);
+
+/*
+ * Copies a text there, with a zero behind it.  Returns NGX_ERROR if there is
+ * no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_conf_text(ngx_conf_t *cf, ngx_str_t *text,
+    ngx_str_t *from);
 
 /* the pages of all such structures of this cycle, once there is one */
 void *ngx_http_cdm_stop_conf_pages(void);

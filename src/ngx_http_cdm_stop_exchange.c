@@ -145,6 +145,10 @@ ngx_http_cdm_stop_exchange_cleanup(void *data)
     if (!f->ended) {
         ngx_http_cdm_stop_fetch_end(f, NGX_ERROR);
     }
+
+    /* upstream does not call back if it could not begin */
+
+    ngx_http_cdm_stop_exchange_wipe(f);
 }
 
 
@@ -560,18 +564,16 @@ ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f)
 {
     ngx_http_upstream_t  *u;
 
-    u = f->request->upstream;
+    if (f->wiped) {
+        return;
+    }
+
+    f->wiped = 1;
+
+    ngx_http_cdm_stop_fetch_wipe(f);
 
     if (f->output.data) {
         ngx_explicit_memzero(f->output.data, f->output.len);
-    }
-
-    if (f->auth.data) {
-        ngx_explicit_memzero(f->auth.data, f->auth.len);
-    }
-
-    if (f->subject.data) {
-        ngx_explicit_memzero(f->subject.data, f->subject.len);
     }
 
     if (f->answer.token.data) {
@@ -580,6 +582,12 @@ ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f)
 
     if (f->answer.body.data) {
         ngx_explicit_memzero(f->answer.body.data, f->answer.body.len);
+    }
+
+    u = f->request->upstream;
+
+    if (u == NULL) {
+        return;
     }
 
     if (u->buffer.start) {

@@ -16,7 +16,7 @@ static ngx_int_t ngx_http_cdm_stop_fetch_start(ngx_http_cdm_stop_fetch_t *f,
 static ngx_int_t ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
     ngx_connection_t *c);
 static ngx_int_t ngx_http_cdm_stop_fetch_subject(ngx_http_cdm_stop_fetch_t *f,
-    ngx_connection_t *c);
+    ngx_connection_t *c, ngx_str_t *subject);
 static ngx_int_t ngx_http_cdm_stop_fetch_copy(ngx_http_cdm_stop_fetch_t *f,
     ngx_connection_t *c, ngx_http_cdm_stop_key_t *key);
 static ngx_int_t ngx_http_cdm_stop_fetch_request(
@@ -115,9 +115,31 @@ static ngx_int_t
 ngx_http_cdm_stop_fetch_start(ngx_http_cdm_stop_fetch_t *f,
     ngx_connection_t *c)
 {
+    ngx_str_t            subject;
+    ngx_pool_cleanup_t  *cln;
+
     f->start = ngx_http_cdm_stop_now();
 
     c->read->handler = ngx_http_cdm_stop_fetch_event;
+
+    /* what belongs to the caller's request is not wiped */
+
+    subject = f->subject;
+    ngx_str_null(&f->subject);
+
+    cln = ngx_pool_cleanup_add(c->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_cdm_stop_fetch_wipe;
+    cln->data = f;
+
+    if (subject.len
+        && ngx_http_cdm_stop_fetch_subject(f, c, &subject) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     if (ngx_http_cdm_stop_fetch_auth(f, c) != NGX_OK
         || ngx_http_cdm_stop_fetch_request(f, c) != NGX_OK)
@@ -150,7 +172,11 @@ ngx_http_cdm_stop_fetch_start(ngx_http_cdm_stop_fetch_t *f,
 }
 
 
-/* the token that the request itself needs, of a via or from a file */
+/*
+ * The token that the request itself needs, of a via or from a file.  Everybody
+ * may ask about a token by itself; about others the gateway may, if it has
+ * the right.
+ */
 
 static ngx_int_t
 ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
@@ -162,7 +188,14 @@ ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
     identity = f->identity;
 
     if (f->subject.len) {
-        return ngx_http_cdm_stop_fetch_subject(f, c);
+
+        if (f->by_gateway) {
+            return ngx_http_cdm_stop_fetch_copy(f, c, &f->by);
+        }
+
+        f->auth = f->subject;
+
+        return NGX_OK;
     }
 
     if (identity->credentials.method == NGX_HTTP_CDM_STOP_FILE) {
@@ -180,31 +213,22 @@ ngx_http_cdm_stop_fetch_auth(ngx_http_cdm_stop_fetch_t *f,
 }
 
 
-/*
- * The token that is asked about outlives the request that sent it.  Everybody
- * may ask about a token by itself; about others the gateway may, if it has
- * the right.
- */
+/* the token that is asked about outlives the request that sent it */
 
 static ngx_int_t
 ngx_http_cdm_stop_fetch_subject(ngx_http_cdm_stop_fetch_t *f,
-    ngx_connection_t *c)
+    ngx_connection_t *c, ngx_str_t *subject)
 {
     u_char  *p;
 
-    p = ngx_pnalloc(c->pool, f->subject.len);
+    p = ngx_pnalloc(c->pool, subject->len);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_memcpy(p, f->subject.data, f->subject.len);
+    ngx_memcpy(p, subject->data, subject->len);
     f->subject.data = p;
-
-    if (f->by_gateway) {
-        return ngx_http_cdm_stop_fetch_copy(f, c, &f->by);
-    }
-
-    f->auth = f->subject;
+    f->subject.len = subject->len;
 
     return NGX_OK;
 }

@@ -57,6 +57,7 @@ typedef struct {
     unsigned                         encoded:1;
     unsigned                         timedout:1;
     unsigned                         ended:1;
+    unsigned                         wiped:1;
 } ngx_http_cdm_stop_fetch_t;
 
 
@@ -66,6 +67,12 @@ typedef struct {
  * other.  NULL if there is none to be had.
  */
 ngx_connection_t *ngx_http_cdm_stop_fetch_connection(ngx_log_t *log);
+
+/*
+ * A cleanup of the connection's pool: wipes the tokens that were copied for
+ * the exchange, of which "data" is the ngx_http_cdm_stop_fetch_t.
+ */
+void ngx_http_cdm_stop_fetch_wipe(void *data);
 
 /*
  * Makes nginx's upstream, with the callbacks of an HTTP client, the content

@@ -77,3 +77,18 @@ failed:
 
     return NULL;
 }
+
+
+void
+ngx_http_cdm_stop_fetch_wipe(void *data)
+{
+    ngx_http_cdm_stop_fetch_t *f = data;
+
+    if (f->auth.data) {
+        ngx_explicit_memzero(f->auth.data, f->auth.len);
+    }
+
+    if (f->subject.data) {
+        ngx_explicit_memzero(f->subject.data, f->subject.len);
+    }
+}

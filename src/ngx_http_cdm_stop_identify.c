@@ -41,6 +41,12 @@ ngx_http_cdm_stop_credentials(ngx_http_request_t *r,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    if (ctx->caller.principal.len
+        && ngx_http_cdm_stop_handshake(r) != NGX_OK)
+    {
+        ngx_str_null(&ctx->caller.principal);
+    }
+
     token = (ctx->caller_token.len != 0);
     named = (ctx->caller.principal.len != 0);
 

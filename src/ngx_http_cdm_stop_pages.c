@@ -72,6 +72,25 @@ ngx_http_cdm_stop_conf_alloc(ngx_conf_t *cf, size_t size)
 }
 
 
+ngx_int_t
+ngx_http_cdm_stop_conf_text(ngx_conf_t *cf, ngx_str_t *text, ngx_str_t *from)
+{
+    u_char  *p;
+
+    p = ngx_http_cdm_stop_conf_alloc(cf, from->len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(p, from->data, from->len);
+
+    text->data = p;
+    text->len = from->len;
+
+    return NGX_OK;
+}
+
+
 static ngx_http_cdm_stop_pages_t *
 ngx_http_cdm_stop_pages_add(ngx_conf_t *cf, size_t size)
 {

@@ -11,6 +11,10 @@
 #include "ngx_http_cdm_stop_policy.h"
 
 
+static u_char *ngx_http_cdm_stop_pattern_class(u_char *p, u_char *last);
+static ngx_uint_t ngx_http_cdm_stop_pattern_simple(u_char *p, u_char *last);
+
+
 ngx_regex_t *
 ngx_http_cdm_stop_pattern(ngx_conf_t *cf, ngx_str_t *text)
 {
@@ -81,4 +85,158 @@ ngx_http_cdm_stop_pattern_match(ngx_regex_t *regex, ngx_str_t *value)
     }
 
     return (rc == NGX_REGEX_NO_MATCHED) ? NGX_DECLINED : NGX_ERROR;
+}
+
+
+/* letters mean something behind a backslash, all else is itself there */
+
+size_t
+ngx_http_cdm_stop_pattern_prefix(ngx_str_t *text, u_char *prefix)
+{
+    u_char  *p, *last;
+    size_t   len;
+
+    p = text->data;
+    last = p + text->len;
+
+    if (last - p < 3 || p[0] != '~' || p[1] != '^'
+        || !ngx_http_cdm_stop_pattern_simple(p + 2, last))
+    {
+        return 0;
+    }
+
+    len = 0;
+
+    for (p += 2; p < last; p++) {
+
+        if (*p == '*' || *p == '?' || *p == '{') {
+
+            /* the one before may be missing */
+
+            return len ? len - 1 : 0;
+        }
+
+        if (*p == '\\'
+            && p + 1 < last && p[1] < 0x80
+            && !(p[1] >= '0' && p[1] <= '9')
+            && !((p[1] | 0x20) >= 'a' && (p[1] | 0x20) <= 'z'))
+        {
+            p++;
+
+        } else if (ngx_strchr("\\^$.|+()[", *p)) {
+            break;
+        }
+
+        if (len == NGX_HTTP_CDM_STOP_PREFIX_LEN) {
+            break;
+        }
+
+        prefix[len++] = *p;
+    }
+
+    return len;
+}
+
+
+/*
+ * Whether the pattern has certainly no alternatives but in parentheses, so
+ * that what it begins with holds for all of it.  What would need more of PCRE
+ * to be told counts as none: options, verbs, comments, \Q...\E.
+ */
+
+static ngx_uint_t
+ngx_http_cdm_stop_pattern_simple(u_char *p, u_char *last)
+{
+    ngx_uint_t  depth;
+
+    depth = 0;
+
+    while (p < last) {
+
+        switch (*p) {
+
+        case '\\':
+            if (p + 1 == last || ngx_strchr("QEc", p[1])) {
+                return 0;
+            }
+
+            p++;
+            break;
+
+        case '[':
+            p = ngx_http_cdm_stop_pattern_class(p + 1, last);
+            if (p == NULL) {
+                return 0;
+            }
+
+            break;
+
+        case '(':
+            if (p + 2 < last
+                && (p[1] == '*'
+                    || (p[1] == '?' && !ngx_strchr(":=!", p[2]))))
+            {
+                return 0;
+            }
+
+            depth++;
+            break;
+
+        case ')':
+            if (depth == 0) {
+                return 0;
+            }
+
+            depth--;
+            break;
+
+        case '|':
+            if (depth == 0) {
+                return 0;
+            }
+
+            break;
+        }
+
+        p++;
+    }
+
+    return depth == 0;
+}
+
+
+/* the bracket that closes it, NULL if that is not certain */
+
+static u_char *
+ngx_http_cdm_stop_pattern_class(u_char *p, u_char *last)
+{
+    if (p < last && *p == '^') {
+        p++;
+    }
+
+    if (p < last && *p == ']') {
+        return NULL;
+    }
+
+    for ( /* void */ ; p < last; p++) {
+
+        if (*p == ']') {
+            return p;
+        }
+
+        if (*p == '[') {
+            return NULL;
+        }
+
+        if (*p == '\\') {
+
+            if (p + 1 == last || ngx_strchr("QEc", p[1])) {
+                return NULL;
+            }
+
+            p++;
+        }
+    }
+
+    return NULL;
 }

@@ -37,6 +37,8 @@ static ngx_int_t ngx_http_cdm_stop_rule_name(ngx_conf_t *cf,
     ngx_http_cdm_stop_block_t *block, ngx_http_cdm_stop_rule_t *rule);
 static ngx_int_t ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     ngx_http_cdm_stop_condition_t *condition, ngx_str_t *text);
+static ngx_int_t ngx_http_cdm_stop_condition_pattern(ngx_conf_t *cf,
+    ngx_http_cdm_stop_condition_t *condition, ngx_str_t *value);
 static ngx_int_t ngx_http_cdm_stop_condition_list(ngx_conf_t *cf,
     ngx_http_cdm_stop_condition_t *condition, ngx_str_t *value);
 static ngx_int_t ngx_http_cdm_stop_condition_cidr(ngx_conf_t *cf,
@@ -92,7 +94,10 @@ ngx_http_cdm_stop_policy_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    policy->name = value[1];
+    if (ngx_http_cdm_stop_conf_text(cf, &policy->name, &value[1]) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
     policy->place.file = cf->conf_file->file.name;
     policy->place.line = cf->conf_file->line;
 
@@ -226,7 +231,10 @@ ngx_http_cdm_stop_rule(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    rule->name = value[1];
+    if (ngx_http_cdm_stop_conf_text(cf, &rule->name, &value[1]) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
     rule->deny = (value[0].data[0] == 'd');
     rule->place.file = cf->conf_file->file.name;
     rule->place.line = cf->conf_file->line;
@@ -324,8 +332,13 @@ ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     ngx_str_t         name, value;
     ngx_conf_enum_t  *fact;
 
-    condition->text = *text;
-    name = *text;
+    /* names and values are pieces of this copy */
+
+    if (ngx_http_cdm_stop_conf_text(cf, &condition->text, text) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    name = condition->text;
 
     if (name.len && name.data[0] == '!') {
         condition->negated = 1;
@@ -377,8 +390,7 @@ ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     if (value.data[0] == '~'
         && condition->fact != NGX_HTTP_CDM_STOP_FACT_ADDR)
     {
-        condition->regex = ngx_http_cdm_stop_pattern(cf, &value);
-        return condition->regex ? NGX_OK : NGX_ERROR;
+        return ngx_http_cdm_stop_condition_pattern(cf, condition, &value);
     }
 
     if (ngx_http_cdm_stop_condition_list(cf, condition, &value) != NGX_OK) {
@@ -390,6 +402,29 @@ ngx_http_cdm_stop_condition(ngx_conf_t *cf,
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_condition_pattern(ngx_conf_t *cf,
+    ngx_http_cdm_stop_condition_t *condition, ngx_str_t *value)
+{
+    u_char     prefix[NGX_HTTP_CDM_STOP_PREFIX_LEN];
+    ngx_str_t  found;
+
+    condition->regex = ngx_http_cdm_stop_pattern(cf, value);
+    if (condition->regex == NULL) {
+        return NGX_ERROR;
+    }
+
+    found.data = prefix;
+    found.len = ngx_http_cdm_stop_pattern_prefix(value, prefix);
+
+    if (found.len == 0) {
+        return NGX_OK;
+    }
+
+    return ngx_http_cdm_stop_conf_text(cf, &condition->prefix, &found);
 }
 
 
@@ -451,26 +486,25 @@ static ngx_int_t
 ngx_http_cdm_stop_condition_cidr(ngx_conf_t *cf,
     ngx_http_cdm_stop_condition_t *condition)
 {
-    ngx_int_t    rc;
-    ngx_uint_t   i;
-    ngx_cidr_t  *cidr;
+    ngx_int_t     rc;
+    ngx_uint_t    i;
+    ngx_cidr_t   *cidrs;
+    ngx_array_t  *array;
 
-    condition->cidrs = ngx_array_create(cf->pool, condition->nvalues,
-                                        sizeof(ngx_cidr_t));
-    if (condition->cidrs == NULL) {
+    array = ngx_http_cdm_stop_conf_alloc(cf, sizeof(ngx_array_t));
+    if (array == NULL) {
+        return NGX_ERROR;
+    }
+
+    cidrs = ngx_http_cdm_stop_conf_alloc(cf, condition->nvalues
+                                             * sizeof(ngx_cidr_t));
+    if (cidrs == NULL) {
         return NGX_ERROR;
     }
 
     for (i = 0; i < condition->nvalues; i++) {
 
-        cidr = ngx_array_push(condition->cidrs);
-        if (cidr == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_memzero(cidr, sizeof(ngx_cidr_t));
-
-        rc = ngx_ptocidr(&condition->values[i], cidr);
+        rc = ngx_ptocidr(&condition->values[i], &cidrs[i]);
 
         if (rc == NGX_ERROR) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -488,6 +522,14 @@ ngx_http_cdm_stop_condition_cidr(ngx_conf_t *cf,
         }
     }
 
+    /* it is not pushed to any more */
+
+    array->elts = cidrs;
+    array->nelts = condition->nvalues;
+    array->size = sizeof(ngx_cidr_t);
+    array->nalloc = condition->nvalues;
+
+    condition->cidrs = array;
     condition->values = NULL;
 
     return NGX_OK;

@@ -46,6 +46,15 @@ typedef enum {
 
 #define NGX_HTTP_CDM_STOP_INDEXED  (NGX_HTTP_CDM_STOP_FACT_JOB + 1)
 
+/*
+ * What a pattern such as "^etl_daily_" begins with is indexed up to this
+ * length: one bit each of a word, and one look for each length there is.
+ */
+#define NGX_HTTP_CDM_STOP_PREFIX_LEN  32
+
+/* lists of rules that one value of a fact can find: its own, its beginnings */
+#define NGX_HTTP_CDM_STOP_LISTS  (NGX_HTTP_CDM_STOP_PREFIX_LEN + 1)
+
 
 typedef struct {
     ngx_http_cdm_stop_fact_e        fact;
@@ -53,6 +62,7 @@ typedef struct {
     ngx_str_t                      *values;     /* exact ones, or NULL */
     ngx_array_t                    *cidrs;      /* of ngx_cidr_t, or NULL */
     ngx_regex_t                    *regex;      /* or NULL */
+    ngx_str_t                       prefix;     /* of all that it matches */
     ngx_int_t                       variable;   /* index of that of "if" */
     ngx_str_t                       text;       /* as it is written */
     unsigned                        negated:1;
@@ -68,7 +78,7 @@ typedef struct {
 } ngx_http_cdm_stop_rule_t;
 
 
-/* rules that have one exact value of a fact, in their order */
+/* rules that ask for one value of a fact, or a beginning, in their order */
 
 typedef struct {
     ngx_str_node_t                  sn;
@@ -87,12 +97,23 @@ struct ngx_http_cdm_stop_policy_s {
     /* the index */
 
     ngx_rbtree_t                    values[NGX_HTTP_CDM_STOP_INDEXED];
+    ngx_rbtree_t                    prefixes[NGX_HTTP_CDM_STOP_INDEXED];
+    uint32_t                        lengths[NGX_HTTP_CDM_STOP_INDEXED];
     ngx_rbtree_node_t               sentinel;
     ngx_uint_t                      nothers;
     ngx_uint_t                     *others;     /* found by no value */
 
     unsigned                        used:1;
 };
+
+
+/* how far the rules of a policy are compared with each other */
+
+typedef struct {
+    ngx_uint_t                      steps;      /* comparisons so far */
+    ngx_uint_t                      found;      /* rules that never match */
+    unsigned                        done:1;     /* the rest is left */
+} ngx_http_cdm_stop_cover_t;
 
 
 struct ngx_http_cdm_stop_enforced_s {
@@ -146,9 +167,32 @@ ngx_int_t ngx_http_cdm_stop_check_policies(ngx_conf_t *cf);
 ngx_int_t ngx_http_cdm_stop_policy_index(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy);
 
-/* warns of rules that never match and of patterns that match too much */
+/*
+ * The lists of rules that this value of an indexed fact finds, at most
+ * NGX_HTTP_CDM_STOP_LISTS of them.  Returns their number.
+ */
+ngx_uint_t ngx_http_cdm_stop_index_find(ngx_http_cdm_stop_policy_t *policy,
+    ngx_http_cdm_stop_fact_e fact, ngx_str_t *value,
+    ngx_http_cdm_stop_value_t **lists);
+
+/*
+ * Warns of rules that never match and of patterns that match too much; the
+ * index has to be filled.
+ */
 ngx_int_t ngx_http_cdm_stop_policy_lint(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy);
+
+/*
+ * Warns of the rule with this number if an earlier one matches whenever it
+ * would.  Rules are given in their order, with "cover" all 0 for the first.
+ */
+void ngx_http_cdm_stop_lint_covered(ngx_conf_t *cf,
+    ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_cover_t *cover,
+    ngx_uint_t n);
+
+/* warns of a pattern that matches more than it looks as if */
+void ngx_http_cdm_stop_lint_pattern(ngx_conf_t *cf,
+    ngx_http_cdm_stop_rule_t *rule, ngx_http_cdm_stop_condition_t *condition);
 
 /* the first rule that holds for the request, or NULL */
 ngx_http_cdm_stop_rule_t *ngx_http_cdm_stop_policy_find(ngx_http_request_t *r,
@@ -169,6 +213,13 @@ ngx_str_t *ngx_http_cdm_stop_fact(ngx_http_cdm_stop_ctx_t *ctx,
  * wrong with it and returns NULL.
  */
 ngx_regex_t *ngx_http_cdm_stop_pattern(ngx_conf_t *cf, ngx_str_t *text);
+
+/*
+ * Copies to "prefix", of NGX_HTTP_CDM_STOP_PREFIX_LEN bytes, what all values
+ * begin with that the pattern, with "~" or "~*" before it, matches.  Returns
+ * its length, 0 if that cannot be said with certainty.
+ */
+size_t ngx_http_cdm_stop_pattern_prefix(ngx_str_t *text, u_char *prefix);
 
 /* NGX_OK, NGX_DECLINED, or NGX_ERROR if it cannot be told */
 ngx_int_t ngx_http_cdm_stop_pattern_match(ngx_regex_t *regex,

@@ -12,16 +12,19 @@
 
 
 /*
- * A rule that asks for an exact value of a fact cannot hold for a request
- * with another one.  So it is found by that value alone, by the one that
- * fewest rules name if it asks for several facts; what has no such condition
- * is looked at for each request.  The lists are ascending, and the lowest
- * rule of all goes first: the same order as without an index.
+ * A rule that asks for an exact value of a fact, or for a pattern such as
+ * "^etl_", cannot hold for a request whose value is another one, or begins
+ * otherwise.  So it is found by that alone, by what fewest rules name if it
+ * asks for several facts; what has no such condition is looked at for each
+ * request.  The lists are ascending, and the lowest rule of all goes first:
+ * the same order as without an index.
  */
 
 
-static ngx_uint_t ngx_http_cdm_stop_is_indexed(
-    ngx_http_cdm_stop_condition_t *condition);
+static ngx_rbtree_t *ngx_http_cdm_stop_index_keys(
+    ngx_http_cdm_stop_policy_t *policy,
+    ngx_http_cdm_stop_condition_t *condition, ngx_str_t **keys,
+    ngx_uint_t *nkeys);
 static ngx_int_t ngx_http_cdm_stop_index_count(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_rule_t *rule);
 static ngx_int_t ngx_http_cdm_stop_index_add(ngx_conf_t *cf,
@@ -29,8 +32,10 @@ static ngx_int_t ngx_http_cdm_stop_index_add(ngx_conf_t *cf,
 static ngx_http_cdm_stop_condition_t *ngx_http_cdm_stop_index_choose(
     ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_rule_t *rule);
 static ngx_http_cdm_stop_value_t *ngx_http_cdm_stop_index_lookup(
-    ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_fact_e fact,
-    ngx_str_t *value);
+    ngx_rbtree_t *tree, ngx_str_t *key);
+static ngx_http_cdm_stop_rule_t *ngx_http_cdm_stop_policy_walk(
+    ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
+    ngx_http_cdm_stop_policy_t *policy);
 
 
 ngx_int_t
@@ -41,6 +46,8 @@ ngx_http_cdm_stop_policy_index(ngx_conf_t *cf,
 
     for (i = 0; i < NGX_HTTP_CDM_STOP_INDEXED; i++) {
         ngx_rbtree_init(&policy->values[i], &policy->sentinel,
+                        ngx_str_rbtree_insert_value);
+        ngx_rbtree_init(&policy->prefixes[i], &policy->sentinel,
                         ngx_str_rbtree_insert_value);
     }
 
@@ -68,11 +75,35 @@ ngx_http_cdm_stop_policy_index(ngx_conf_t *cf,
 }
 
 
-static ngx_uint_t
-ngx_http_cdm_stop_is_indexed(ngx_http_cdm_stop_condition_t *condition)
+/* what a rule with this condition may be found by, and where; NULL if not */
+
+static ngx_rbtree_t *
+ngx_http_cdm_stop_index_keys(ngx_http_cdm_stop_policy_t *policy,
+    ngx_http_cdm_stop_condition_t *condition, ngx_str_t **keys,
+    ngx_uint_t *nkeys)
 {
-    return condition->fact < NGX_HTTP_CDM_STOP_INDEXED
-           && condition->values && !condition->negated;
+    *keys = NULL;
+    *nkeys = 0;
+
+    if (condition->fact >= NGX_HTTP_CDM_STOP_INDEXED || condition->negated) {
+        return NULL;
+    }
+
+    if (condition->values) {
+        *keys = condition->values;
+        *nkeys = condition->nvalues;
+
+        return &policy->values[condition->fact];
+    }
+
+    if (condition->prefix.len) {
+        *keys = &condition->prefix;
+        *nkeys = 1;
+
+        return &policy->prefixes[condition->fact];
+    }
+
+    return NULL;
 }
 
 
@@ -80,20 +111,22 @@ static ngx_int_t
 ngx_http_cdm_stop_index_count(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy, ngx_http_cdm_stop_rule_t *rule)
 {
-    ngx_uint_t                      i, j;
-    ngx_http_cdm_stop_value_t      *v;
-    ngx_http_cdm_stop_condition_t  *c;
+    ngx_str_t                  *keys;
+    ngx_uint_t                  i, j, nkeys;
+    ngx_rbtree_t               *tree;
+    ngx_http_cdm_stop_value_t  *v;
 
     for (i = 0; i < rule->nconditions; i++) {
-        c = &rule->conditions[i];
 
-        if (!ngx_http_cdm_stop_is_indexed(c)) {
+        tree = ngx_http_cdm_stop_index_keys(policy, &rule->conditions[i],
+                                            &keys, &nkeys);
+        if (tree == NULL) {
             continue;
         }
 
-        for (j = 0; j < c->nvalues; j++) {
+        for (j = 0; j < nkeys; j++) {
 
-            v = ngx_http_cdm_stop_index_lookup(policy, c->fact, &c->values[j]);
+            v = ngx_http_cdm_stop_index_lookup(tree, &keys[j]);
 
             if (v == NULL) {
                 v = ngx_http_cdm_stop_conf_alloc(cf,
@@ -102,10 +135,10 @@ ngx_http_cdm_stop_index_count(ngx_conf_t *cf,
                     return NGX_ERROR;
                 }
 
-                v->sn.str = c->values[j];
+                v->sn.str = keys[j];
                 v->sn.node.key = ngx_crc32_short(v->sn.str.data,
                                                  v->sn.str.len);
-                ngx_rbtree_insert(&policy->values[c->fact], &v->sn.node);
+                ngx_rbtree_insert(tree, &v->sn.node);
             }
 
             v->count++;
@@ -120,7 +153,9 @@ static ngx_int_t
 ngx_http_cdm_stop_index_add(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy, ngx_uint_t n)
 {
-    ngx_uint_t                      j;
+    ngx_str_t                      *keys;
+    ngx_uint_t                      j, nkeys;
+    ngx_rbtree_t                   *tree;
     ngx_http_cdm_stop_value_t      *v;
     ngx_http_cdm_stop_condition_t  *c;
 
@@ -131,9 +166,11 @@ ngx_http_cdm_stop_index_add(ngx_conf_t *cf,
         return NGX_OK;
     }
 
-    for (j = 0; j < c->nvalues; j++) {
+    tree = ngx_http_cdm_stop_index_keys(policy, c, &keys, &nkeys);
 
-        v = ngx_http_cdm_stop_index_lookup(policy, c->fact, &c->values[j]);
+    for (j = 0; j < nkeys; j++) {
+
+        v = ngx_http_cdm_stop_index_lookup(tree, &keys[j]);
 
         if (v->rules == NULL) {
             v->rules = ngx_http_cdm_stop_conf_alloc(cf, v->count
@@ -146,15 +183,23 @@ ngx_http_cdm_stop_index_add(ngx_conf_t *cf,
         v->rules[v->nrules++] = n;
     }
 
+    if (c->prefix.len) {
+        policy->lengths[c->fact] |= (uint32_t) 1 << (c->prefix.len - 1);
+    }
+
     return NGX_OK;
 }
 
+
+/* of two equals the first, but exact values before a beginning */
 
 static ngx_http_cdm_stop_condition_t *
 ngx_http_cdm_stop_index_choose(ngx_http_cdm_stop_policy_t *policy,
     ngx_http_cdm_stop_rule_t *rule)
 {
-    ngx_uint_t                      i, j, most, least;
+    ngx_str_t                      *keys;
+    ngx_uint_t                      i, j, nkeys, most, least;
+    ngx_rbtree_t                   *tree;
     ngx_http_cdm_stop_value_t      *v;
     ngx_http_cdm_stop_condition_t  *c, *best;
 
@@ -164,18 +209,22 @@ ngx_http_cdm_stop_index_choose(ngx_http_cdm_stop_policy_t *policy,
     for (i = 0; i < rule->nconditions; i++) {
         c = &rule->conditions[i];
 
-        if (!ngx_http_cdm_stop_is_indexed(c)) {
+        tree = ngx_http_cdm_stop_index_keys(policy, c, &keys, &nkeys);
+        if (tree == NULL) {
             continue;
         }
 
         most = 0;
 
-        for (j = 0; j < c->nvalues; j++) {
-            v = ngx_http_cdm_stop_index_lookup(policy, c->fact, &c->values[j]);
+        for (j = 0; j < nkeys; j++) {
+            v = ngx_http_cdm_stop_index_lookup(tree, &keys[j]);
             most = ngx_max(most, v->count);
         }
 
-        if (best == NULL || most < least) {
+        if (best == NULL
+            || most < least
+            || (most == least && best->regex && c->values))
+        {
             best = c;
             least = most;
         }
@@ -186,19 +235,57 @@ ngx_http_cdm_stop_index_choose(ngx_http_cdm_stop_policy_t *policy,
 
 
 static ngx_http_cdm_stop_value_t *
-ngx_http_cdm_stop_index_lookup(ngx_http_cdm_stop_policy_t *policy,
-    ngx_http_cdm_stop_fact_e fact, ngx_str_t *value)
+ngx_http_cdm_stop_index_lookup(ngx_rbtree_t *tree, ngx_str_t *key)
 {
-    uint32_t  hash;
+    return (ngx_http_cdm_stop_value_t *)
+               ngx_str_rbtree_lookup(tree, key,
+                                     ngx_crc32_short(key->data, key->len));
+}
 
-    if (policy->values[fact].root == &policy->sentinel || value->len == 0) {
-        return NULL;
+
+ngx_uint_t
+ngx_http_cdm_stop_index_find(ngx_http_cdm_stop_policy_t *policy,
+    ngx_http_cdm_stop_fact_e fact, ngx_str_t *value,
+    ngx_http_cdm_stop_value_t **lists)
+{
+    uint32_t                    lengths;
+    ngx_str_t                   prefix;
+    ngx_uint_t                  n;
+    ngx_http_cdm_stop_value_t  *v;
+
+    n = 0;
+
+    if (value->len == 0) {
+        return 0;
     }
 
-    hash = ngx_crc32_short(value->data, value->len);
+    if (policy->values[fact].root != &policy->sentinel) {
 
-    return (ngx_http_cdm_stop_value_t *)
-               ngx_str_rbtree_lookup(&policy->values[fact], value, hash);
+        v = ngx_http_cdm_stop_index_lookup(&policy->values[fact], value);
+
+        if (v && v->nrules) {
+            lists[n++] = v;
+        }
+    }
+
+    prefix.data = value->data;
+    prefix.len = 1;
+
+    for (lengths = policy->lengths[fact];
+         lengths && prefix.len <= value->len;
+         lengths >>= 1, prefix.len++)
+    {
+        if (lengths & 1) {
+
+            v = ngx_http_cdm_stop_index_lookup(&policy->prefixes[fact],
+                                               &prefix);
+            if (v && v->nrules) {
+                lists[n++] = v;
+            }
+        }
+    }
+
+    return n;
 }
 
 
@@ -206,10 +293,13 @@ ngx_http_cdm_stop_rule_t *
 ngx_http_cdm_stop_policy_find(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_policy_t *policy)
 {
-    ngx_uint_t                  i, n, first;
-    ngx_uint_t                 *next[NGX_HTTP_CDM_STOP_INDEXED + 1];
-    ngx_uint_t                 *end[NGX_HTTP_CDM_STOP_INDEXED + 1];
-    ngx_http_cdm_stop_value_t  *v;
+    ngx_str_t                  *value;
+    ngx_uint_t                  i, j, n, nlists, first;
+    ngx_uint_t                 *next[NGX_HTTP_CDM_STOP_INDEXED
+                                     * NGX_HTTP_CDM_STOP_LISTS + 1];
+    ngx_uint_t                 *end[NGX_HTTP_CDM_STOP_INDEXED
+                                    * NGX_HTTP_CDM_STOP_LISTS + 1];
+    ngx_http_cdm_stop_value_t  *lists[NGX_HTTP_CDM_STOP_LISTS];
 
     n = 0;
 
@@ -220,11 +310,21 @@ ngx_http_cdm_stop_policy_find(ngx_http_request_t *r,
 
     for (i = 0; i < NGX_HTTP_CDM_STOP_INDEXED; i++) {
 
-        v = ngx_http_cdm_stop_index_lookup(policy, i,
-                                           ngx_http_cdm_stop_fact(ctx, i));
-        if (v && v->nrules) {
-            next[n] = v->rules;
-            end[n++] = v->rules + v->nrules;
+        value = ngx_http_cdm_stop_fact(ctx, i);
+
+        if (policy->lengths[i]
+            && value->len && value->data[value->len - 1] == LF)
+        {
+            /* of such a value no pattern tells, whatever it begins with */
+
+            return ngx_http_cdm_stop_policy_walk(r, ctx, policy);
+        }
+
+        nlists = ngx_http_cdm_stop_index_find(policy, i, value, lists);
+
+        for (j = 0; j < nlists; j++) {
+            next[n] = lists[j]->rules;
+            end[n++] = lists[j]->rules + lists[j]->nrules;
         }
     }
 
@@ -250,4 +350,21 @@ ngx_http_cdm_stop_policy_find(ngx_http_request_t *r,
             return policy->rules[i];
         }
     }
+}
+
+
+static ngx_http_cdm_stop_rule_t *
+ngx_http_cdm_stop_policy_walk(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_policy_t *policy)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < policy->nrules; i++) {
+
+        if (ngx_http_cdm_stop_rule_fails(r, ctx, policy->rules[i]) == NULL) {
+            return policy->rules[i];
+        }
+    }
+
+    return NULL;
 }

@@ -11,22 +11,23 @@
 #include "ngx_http_cdm_stop_policy.h"
 
 
-static void ngx_http_cdm_stop_lint_contradiction(ngx_conf_t *cf,
+static ngx_uint_t ngx_http_cdm_stop_lint_contradiction(ngx_conf_t *cf,
     ngx_http_cdm_stop_rule_t *rule);
 static ngx_uint_t ngx_http_cdm_stop_contradict(
     ngx_http_cdm_stop_condition_t *a, ngx_http_cdm_stop_condition_t *b);
-static void ngx_http_cdm_stop_lint_pattern(ngx_conf_t *cf,
-    ngx_http_cdm_stop_rule_t *rule, ngx_http_cdm_stop_condition_t *condition);
 
 
 ngx_int_t
 ngx_http_cdm_stop_policy_lint(ngx_conf_t *cf,
     ngx_http_cdm_stop_policy_t *policy)
 {
-    ngx_uint_t                 i, j;
-    ngx_http_cdm_stop_rule_t  *rule, *all;
+    ngx_uint_t                  i, j;
+    ngx_http_cdm_stop_rule_t   *rule, *all;
+    ngx_http_cdm_stop_cover_t   cover;
 
     all = NULL;
+
+    ngx_memzero(&cover, sizeof(ngx_http_cdm_stop_cover_t));
 
     for (i = 0; i < policy->nrules; i++) {
         rule = policy->rules[i];
@@ -47,7 +48,9 @@ ngx_http_cdm_stop_policy_lint(ngx_conf_t *cf,
             all = rule;
         }
 
-        ngx_http_cdm_stop_lint_contradiction(cf, rule);
+        if (!ngx_http_cdm_stop_lint_contradiction(cf, rule)) {
+            ngx_http_cdm_stop_lint_covered(cf, policy, &cover, i);
+        }
 
         for (j = 0; j < rule->nconditions; j++) {
             if (rule->conditions[j].regex) {
@@ -60,7 +63,9 @@ ngx_http_cdm_stop_policy_lint(ngx_conf_t *cf,
 }
 
 
-static void
+/* whether the rule is told as one that never matches */
+
+static ngx_uint_t
 ngx_http_cdm_stop_lint_contradiction(ngx_conf_t *cf,
     ngx_http_cdm_stop_rule_t *rule)
 {
@@ -83,10 +88,12 @@ ngx_http_cdm_stop_lint_contradiction(ngx_conf_t *cf,
                                              "values",
                                              &rule->name, &c[j].text,
                                              &c[i].text);
-                return;
+                return 1;
             }
         }
     }
+
+    return 0;
 }
 
 
@@ -121,55 +128,4 @@ ngx_http_cdm_stop_contradict(ngx_http_cdm_stop_condition_t *a,
     }
 
     return 1;
-}
-
-
-/*
- * A pattern that lets somebody in has to say what the whole value is: "admin"
- * also matches "not-admin".  Of a job, the beginning is enough, since
- * families of jobs share it.
- */
-
-static void
-ngx_http_cdm_stop_lint_pattern(ngx_conf_t *cf, ngx_http_cdm_stop_rule_t *rule,
-    ngx_http_cdm_stop_condition_t *condition)
-{
-    u_char      *p, *last;
-    ngx_uint_t   start, end;
-
-    if (rule->deny != condition->negated) {
-        return;
-    }
-
-    p = ngx_strlchr(condition->text.data,
-                    condition->text.data + condition->text.len, '~') + 1;
-    last = condition->text.data + condition->text.len;
-
-    if (p < last && *p == '*') {
-        p++;
-    }
-
-    start = (p < last && *p == '^')
-            || ngx_strncmp(p, "\\A", 2) == 0
-            || ngx_strncmp(p, ".*", 2) == 0
-            || ngx_strncmp(p, "(?", 2) == 0
-            || ngx_strncmp(p, "(*", 2) == 0;
-
-    end = condition->fact == NGX_HTTP_CDM_STOP_FACT_JOB
-          || last[-1] == '$'
-          || ngx_strncmp(last - 2, "\\z", 2) == 0
-          || ngx_strncmp(last - 2, "\\Z", 2) == 0
-          || ngx_strncmp(last - 2, ".*", 2) == 0;
-
-    if (start && end) {
-        return;
-    }
-
-    ngx_http_cdm_stop_conf_error(cf, NGX_LOG_WARN, &rule->place,
-                                 "pattern \"%V\" of rule \"%V\" also matches "
-                                 "%s, write \"%s\" at its %s",
-                                 &condition->text, &rule->name,
-                                 start ? "what goes on behind it"
-                                       : "in the middle of a value",
-                                 start ? "$" : "^", start ? "end" : "start");
 }

@@ -109,9 +109,125 @@ $lint->is_fine("C08 $_", $lint->with(FIRST => "deny a $_;")) for
 
 warning("not anchored: $_", 'FIRST', "$_;", 'write "^" at its start')
     for 'allow a principal=~admin$', 'allow a job=~etl_',
-        'deny a !user=~*admin$';
+        'deny a !domain=~*admin$';
 warning("not anchored: $_", 'FIRST', "$_;", 'write "$" at its end')
     for 'allow a principal=~^admin', 'deny a !role=~^admin';
+
+warning("alternatives: $_->[0]", 'FIRST', "$_->[0];",
+        'hold for a part of its alternatives only, write "' . $_->[1] . '"')
+    for ['allow a principal=~^a|b$', 'principal=~^(a|b)$'],
+        ['deny a !principal=~*^a|b|c$', '!principal=~*^(a|b|c)$'],
+        ['deny a job=~^a|b', 'job=~^(a|b)'],
+        ['allow a job=~a\|b|^c', 'job=~^(a\|b|c)'],
+        ['allow a principal=~(?i)^[a|]$|^b', 'principal=~(?i)^([a|]|b)$'],
+        ['deny a job=~\\Aa|b\\z', 'job=~^(a|b)$'],
+        ['deny a job=~\\Q^|\\E|^x', 'job=~^(\\Q^|\\E|x)'],
+        ['allow a role=~(?!x)^a$|(?:b)$', 'role=~^((?!x)^a|(?:b))$'];
+$lint->is_fine("C08 alternatives: $_", $lint->with(FIRST => "$_;")) for
+    'allow a principal=~^(a|b)$', 'allow a principal=~^a$|^b$',
+    'allow a job=~^a|^b', 'deny a job=~(^a|b$)', 'deny a job=~a|b',
+    'deny a job=~^a[|]b', 'deny a job=~^a\|b', 'deny a job=~^\\Qa|b\\E$',
+    'allow a principal=~^a$|(^b|^c)$', 'deny a job=~^a$|^(b|c$)',
+    'allow a principal=~^a$|.*-b$', 'deny a job=~(?x)^a|b$',
+    'deny a job=~^[]|]b|^[[:alpha:]|]';
+warning("alternatives without anchors: $_", 'FIRST', "allow a $_;",
+        'write "^" at its start and parentheses around its alternatives')
+    for 'principal=~a|b', 'job=~x$|y$';
+warning("not anchored: $_", 'FIRST', "allow a $_;", 'write "^" at its start')
+    for 'principal=~(a|b)$', 'principal=~(?i)a$', 'user=~(?!b)a$';
+warning("not anchored: $_", 'FIRST', "allow a $_;", 'write "$" at its end')
+    for 'principal=~^a\\$', 'principal=~^[$]', 'principal=~^(a|b)';
+
+
+# rules behind one that matches all that they ask for
+
+my $COVERED = 'rule "rest" never matches: "a" in ';
+
+sub behind {
+    my ($first, $last) = @_;
+
+    return $lint->with(FIRST => "$first;", LAST => "$last;");
+}
+
+$lint->is_warning("C08 covered: @$_", behind(@$_), 'LAST', $COVERED) for
+    ['allow a user=x', 'deny rest user=x job=y'],
+    ['deny a user=x,y', 'allow rest job=z user=y'],
+    ['deny a role=x,y', 'allow rest role=y'],
+    ['deny a project=1,2 job=~^p', 'allow rest job=~^p project=2 user=u'],
+    ['deny a job=~^prod_', 'allow rest job=prod_1,prod_2'],
+    ['deny a !job=~^prod_', 'allow rest job=test_1'],
+    ['deny a role=~^adm', 'allow rest role=admin'],
+    ['deny a !user=x', 'allow rest user=y,z'],
+    ['deny a !user=x', 'deny rest !user=x,y'],
+    ['allow a !user=x', 'allow rest !user=x'],
+    ['allow a if=$args', 'allow rest if=$args user=x'],
+    ['deny a addr=10.0.0.0/8', 'allow rest addr=10.1.0.0/16,10.2.3.4'],
+    ['deny a addr=0.0.0.0/0', 'allow rest addr=192.0.2.1'],
+    ['deny a addr=2001:db8::/32', 'allow rest addr=2001:db8:1::/48'],
+    ['deny a !addr=10.0.0.0/8', 'allow rest addr=192.0.2.0/24'],
+    ['deny a !addr=10.1.0.0/16', 'deny rest !addr=10.0.0.0/8 user=x'];
+
+# None of these is covered: a request that gets to the second is told.
+
+$lint->is_fine("C08 not covered: @$_", behind(@$_)) for
+    ['allow a user=x job=y', 'deny rest user=x'],
+    ['allow a user=x', 'deny rest user=x,y'],
+    ['allow a user=x', 'deny rest domain=x'],
+    ['allow a user=x', 'deny rest !user=y'],
+    ['allow a !user=x', 'deny rest !user=x'],           # without a user
+    ['allow a !user=x,y', 'allow rest !user=x'],        # y
+    ['deny a !user=x', 'allow rest user=x'],
+    ['deny a !user=x', 'allow rest user=x,y'],
+    ['deny a !role=x', 'allow rest role=y'],            # both roles
+    ['deny a !role=~^x$', 'allow rest role=y'],
+    ['allow a job=~^p', 'deny rest job=~^p'],           # p and a line feed
+    ['deny a job=~^p', 'allow rest job=~*^p'],
+    ['deny a job=~^prod', 'allow rest job=prod,test'],
+    ['deny a job=~^prod', 'allow rest !job=prod'],
+    ['deny a !job=~^prod', 'allow rest job=prod'],
+    ['deny a job=p', 'allow rest job=~^p$'],
+    ['allow a if=$args', 'deny rest if=$args'],
+    ['allow a if=$args', 'allow rest !if=$args'],
+    ['allow a if=$args', 'allow rest if=$is_args'],
+    ['deny a addr=10.0.0.0/16', 'allow rest addr=10.0.0.0/8'],
+    ['deny a addr=10.0.0.0/8', 'allow rest addr=10.0.0.1,192.0.2.1'],
+    ['deny a addr=10.0.0.0/8', 'allow rest addr=2001:db8::/32'],
+    ['deny a addr=2001:db8::/32', 'allow rest addr=2001:db9::/48'],
+    ['deny a !addr=10.1.0.0/16', 'allow rest addr=10.0.0.0/8'],
+    ['deny a !addr=10.0.0.0/8', 'allow rest addr=10.0.0.1'],
+    ['allow a !addr=10.0.0.0/8', 'deny rest !addr=10.0.0.0/8'];
+
+sub many {
+    my ($n, $rule, @before) = @_;
+
+    $t->write('many.conf', join "\n", @before, map { $rule->($_) } 1 .. $n);
+
+    return $lint->look($lint->with(FIRST => 'include %%TESTDIR%%/many.conf;',
+                                   LAST => undef));
+}
+
+{
+    my ($exit, $said) = many(200, sub { "allow r$_[0] user=x job=j$_[0];" },
+                             'allow all_of_x user=x;');
+
+    is($exit, 0, 'C08 one broad rule before many: no error');
+    is(scalar(() = $said =~ /\[warn\] rule "r\d+" never matches/g), 20,
+        'C08 enough of them are told');
+    like($said, qr/\[warn\] rules behind "r20" are not compared .* enough /,
+        'C08 and that there may be more');
+}
+
+# The worst there is: long lists that no index tells apart.
+
+{
+    my $list = join ',', map { "d$_" } 1 .. 199;
+    my ($exit, $said) = many(200, sub { "allow r$_[0] domain=x$_[0],$list;" });
+
+    is($exit, 0, 'C08 rules that share all: no error');
+    like($said, qr/\[warn\] rules behind "r7\d" are not compared .* share /,
+        'C08 from where on they are not compared is told');
+    unlike($said, qr/never matches/, 'C08 and nothing that is not so');
+}
 
 error('an unknown policy', 'ENFORCE', 'cdm_stop_enforce other;',
       'unknown policy "other", define it by "cdm_stop_policy other');
@@ -182,7 +298,8 @@ $lint->is_fine('C08 rules of another file', $lint->with(
 
 my @messages = map { CdmStop::Messages::of("$FindBin::Bin/../src/$_") }
     map { "ngx_http_cdm_stop_$_.c" }
-    qw(pattern policy policy_check policy_lint rate reason);
+    qw(pattern policy policy_anchor policy_check policy_cover policy_lint
+          rate reason);
 cmp_ok(scalar @messages, '>', 15, 'messages were found');
 is(join("\n", map { "$_->{file}:$_->{line}: $_->{format}" }
        CdmStop::Messages::unseen($lint->output, @messages)), '',

@@ -149,30 +149,30 @@ for my $own ('$http_x_user', '${http_x_user}', 'u:$arg_user', '$cookie_user',
              '$HTTP_X_USER', '$args', '$request', '$host', '$uri') {
     my ($name) = $own =~ /(\w+)\}?\z/;
 
-    $lint->is_warning("H13 $own", mode(VERIFY => 'off', PRINCIPAL => $own),
+    $lint->is_warning("C05 $own", mode(VERIFY => 'off', PRINCIPAL => $own),
         'GUARD', "$WRITE\"\$$name\" is what they write into the request");
 }
 
-$lint->is_warning('H13 $remote_user without auth_basic',
+$lint->is_warning('C05 $remote_user without auth_basic',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user'), 'GUARD',
     "$WRITE\"\$remote_user\" is not checked without \"auth_basic\", add it");
-$lint->is_warning('H13 $remote_user with auth_basic off',
+$lint->is_warning('C05 $remote_user with auth_basic off',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
         BASIC => 'auth_basic off;'), 'GUARD', '$remote_user" is not checked');
-$lint->is_warning('H13 $remote_user with satisfy any',
+$lint->is_warning('C05 $remote_user with satisfy any',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
         BASIC => 'auth_basic jobs; auth_basic_user_file %%TESTDIR%%/none; '
             . 'satisfy any; allow 10.0.0.0/8; deny all;'), 'GUARD',
     '"$remote_user" is not checked where "satisfy any" lets a caller in');
-$lint->is_fine('H13 $remote_user with auth_basic',
+$lint->is_fine('C05 $remote_user with auth_basic',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
         BASIC => 'auth_basic x; auth_basic_user_file users;'));
-$lint->is_fine('H13 $remote_user with auth_basic of the server',
+$lint->is_fine('C05 $remote_user with auth_basic of the server',
     mode(VERIFY => 'off', PRINCIPAL => '$remote_user',
         SERVER => 'auth_basic x; auth_basic_user_file users;'));
 
 for my $how ('', "$TLS off;", "$TLS optional_no_ca;") {
-    $lint->is_warning("H13 certificates, $how",
+    $lint->is_warning("C05 certificates, $how",
         mode(VERIFY => 'off', PRINCIPAL => '$ssl_client_s_dn',
             SERVER => $how), 'GUARD',
         "$WRITE\"\$ssl_client_s_dn\" is not checked without "
@@ -180,12 +180,12 @@ for my $how ('', "$TLS off;", "$TLS optional_no_ca;") {
 }
 
 for my $how (qw(on optional)) {
-    $lint->is_fine("H13 certificates, $how",
+    $lint->is_fine("C05 certificates, $how",
         mode(VERIFY => 'off', PRINCIPAL => '$ssl_client_s_dn',
             SERVER => "$TLS $how;"));
 }
 
-$lint->is_warning('H13 in a location that inherits the guard',
+$lint->is_warning('C05 in a location that inherits the guard',
     mode(VERIFY => 'off', PRINCIPAL => '$ssl_client_s_dn',
         SERVER => "$TLS on;", BASIC => 'location /v1.1/x/ {
             cdm_stop_principal $http_x_user;
@@ -193,7 +193,7 @@ $lint->is_warning('H13 in a location that inherits the guard',
             proxy_pass http://127.0.0.1:%%CDM_PORT%%; }'), 'GUARD',
     "$WRITE\"\$http_x_user\" is what they write into the request");
 
-$lint->is_fine('H13 what auth_request says', mode(VERIFY => 'off',
+$lint->is_fine('C05 what auth_request says', mode(VERIFY => 'off',
     PRINCIPAL => '$principal', SERVER => 'set $principal x;'));
 
 

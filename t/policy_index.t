@@ -28,6 +28,8 @@ my @project = map { sprintf '%032x', $_ } 1 .. 40;
 my @cluster = map { sprintf '00000000-0000-0000-0000-%012x', $_ } 1 .. 40;
 my @who = map { "u$_" } 1 .. 200;
 my @job = map { "job_$_" } 1 .. 400;
+my @pattern = ('7$', '^job_1', '^u9', '3.$', '^u1\d', '^job_2(1|2)', '^job_39?',
+               '^u12$|^u13$', '^0+2');
 my %values = (project => \@project, cluster => \@cluster,
               principal => \@who, job => \@job);
 
@@ -36,10 +38,10 @@ sub one_of { return $_[rand @_] }
 my @rules = map {
     my @conditions = map {
         my $fact = one_of(sort keys %values);
-        my $pattern = rand() < 0.04;
+        my $pattern = rand() < 0.08;
         {
             fact => $fact, negated => rand() < 0.05, pattern => $pattern,
-            values => $pattern ? [one_of('7$', '^job_1', '^u9', '3.$')]
+            values => $pattern ? [one_of(@pattern)]
                 : [map { one_of(@{ $values{$fact} }) } 1 .. 1 + rand 3],
         }
     } 1 .. 3 + rand 2;

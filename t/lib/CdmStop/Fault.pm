@@ -15,7 +15,10 @@ A library that is loaded before libc: the next write(2) to a file *.jsonl whose
 record is of the stage (or "any") does not go as usual. C<kill_before>,
 C<kill_half> and C<kill_after>: the process kills itself by SIGKILL before the
 record, behind the half of it, or behind the whole; C<half>: a part is written;
-C<close>: the descriptor is closed.
+C<close>: the descriptor is closed. C<poke>, with an address in hexadecimal
+digits for the stage: a byte is written there instead, at any record. And not
+of records: C<nomem>, with a size for the stage: the next malloc(3) of at least
+16384 bytes and of at least that size fails.
 
 =cut
 
@@ -92,6 +95,40 @@ begin(void)
     }
 }
 
+/* only of large pieces: what reads the control needs small ones itself */
+
+void *
+malloc(size_t n)
+{
+    int     fields;
+    char    mode[32], size[32];
+    FILE   *f;
+
+    extern void *__libc_malloc(size_t n);
+
+    if (n < 16384 || control[0] == '\0') {
+        return __libc_malloc(n);
+    }
+
+    f = fopen(control, "r");
+    if (f == NULL) {
+        return __libc_malloc(n);
+    }
+
+    fields = fscanf(f, "%31s %31s", mode, size);
+    fclose(f);
+
+    if (fields != 2
+        || strcmp(mode, "nomem")
+        || n < strtoul(size, NULL, 10)
+        || unlink(control) != 0)
+    {
+        return __libc_malloc(n);
+    }
+
+    return NULL;
+}
+
 static int
 is_record(int fd)
 {
@@ -130,10 +167,23 @@ write(int fd, const void *buf, size_t n)
 
     /* only the one that takes it away has the fault */
 
+    if (fields == 2 && strcmp(mode, "nomem") == 0) {
+        return real(fd, buf, n);
+    }
+
+    if (fields == 2 && strcmp(mode, "poke") == 0) {
+        strcpy(want, "{");
+    }
+
     if (fields != 2
         || (strcmp(stage, "any") && !memmem(buf, n, want, strlen(want)))
         || unlink(control) != 0)
     {
+        return real(fd, buf, n);
+    }
+
+    if (strcmp(mode, "poke") == 0) {
+        *(volatile char *) strtoul(stage, NULL, 16) = 'x';
         return real(fd, buf, n);
     }
 
