@@ -84,6 +84,16 @@ for my $id (sort keys %case) {
     }
 }
 
+# what docs/SECURITY.md says that a test shows
+
+open my $doc, '<', "$FindBin::Bin/../docs/SECURITY.md" or die "SECURITY: $!\n";
+my @claimed = map { /\b([A-Z]\d\d)\b/g } grep { /\A\| / } <$doc>;
+close $doc;
+
+cmp_ok(scalar(@claimed), '>', 50, 'docs/SECURITY.md names cases');
+is(join(' ', grep { !$case{$_} || $case{$_}{mark} eq 'later' } @claimed), '',
+   'and all of them are shown');
+
 my @later = grep { $case{$_}{mark} ne 'now' } sort keys %case;
 
 note(scalar(keys %case) . ' cases, ' . scalar(@later)
