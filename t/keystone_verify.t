@@ -68,6 +68,25 @@ http {
         verify_cache   3s;
     }
 
+    cdm_stop_policy org {
+        deny   freeze     job=~^prod_;
+        allow  operators  domain=acme  role=etl_operator;
+    }
+
+    server {
+        listen  127.0.0.1:%%PORT_ruled%%;
+        large_client_header_buffers  4 40k;
+
+        location /v1.1/ {
+            cdm_stop                    keystone;
+            cdm_stop_enforce            org;
+            cdm_stop_wait               20s;
+            cdm_stop_insecure_upstream  on;
+            cdm_stop_audit              %%TESTDIR%%/audit.jsonl;
+            proxy_pass                  http://127.0.0.1:%%CDM_PORT%%;
+        }
+    }
+
     server {
         listen  127.0.0.1:%%PORT%% backlog=4096;
         large_client_header_buffers  4 40k;
@@ -165,6 +184,29 @@ is_deeply(record(stop($token{alice}, $etl))->{roles}, ['etl_operator'],
     'the operator has the role');
 isnt(join(' ', @{record(stop($token{carol}, $etl))->{roles}}), 'etl_operator',
     'another has not');
+
+
+# and may by a rule of its role, which others have not
+
+sub ruled {
+    my ($name, %opt) = @_;
+
+    my $before = () = $cdm->stops;
+    my $r = $t->put_stop(port => $t->port('ruled'),
+        project => $project{$name},
+        headers => ['X-Auth-Token' => $token{$name}], %opt);
+    my $record = record($r);
+
+    return join ' ', code($r), $record->{decision}, $record->{rule} // 'none',
+        "sent:" . ((() = $cdm->stops) - $before);
+}
+
+is(ruled('alice'), '200 allow operators sent:1', 'the role may stop');
+is(ruled('alice', job => 'prod_1'), 'CDMSTOP.0201 deny freeze sent:0',
+    'but not what is frozen');
+is(ruled('carol'), 'CDMSTOP.0201 deny none sent:0', 'another role may not');
+is(ruled('bob'), 'CDMSTOP.0201 deny none sent:0',
+    'nor who has no such role in the own project');
 
 
 # the wrong project, and no token of Keystone
