@@ -73,7 +73,7 @@ test: deps-test all
 
 test-asan: test-asan-$(OLD)
 
-test-asan-%: asan-% FORCE
+test-asan-%: asan-% all FORCE
 	@t/build/tools.sh
 	@$(SANITIZE) TEST_NGINX_MODULE= \
 		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-asan-$*/nginx \
