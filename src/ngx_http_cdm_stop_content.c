@@ -247,7 +247,8 @@ ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
     ctx->token.len = ngx_http_cdm_stop_token_copy(cdmcf->zone, &ctx->key,
                                                   ctx->token.data,
                                                   ctx->token_len,
-                                                  &ctx->generation);
+                                                  &ctx->generation,
+                                                  ctx->token_fp);
 
     return ctx->token.len ? NGX_OK : NGX_DECLINED;
 }

@@ -480,9 +480,12 @@ ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
                                                     ctx->caller_fp)
                 != NGX_OK)
             || (ctx->injected
-                && ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
-                                                       &ctx->token,
-                                                       ctx->token_fp)
+                && ctx->token_fp[0] == '\0'
+                && ngx_http_cdm_stop_token_keep_fingerprint(cdmcf->zone,
+                                                            &ctx->key,
+                                                            ctx->generation,
+                                                            &ctx->token,
+                                                            ctx->token_fp)
                    != NGX_OK))
         {
             rec->pos = NULL;

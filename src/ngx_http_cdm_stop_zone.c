@@ -16,6 +16,7 @@
 static ngx_int_t ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone,
     void *data);
 static ngx_int_t ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx);
+static ngx_int_t ngx_http_cdm_stop_zone_fp_key(ngx_http_cdm_stop_zone_t *ctx);
 static void ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone);
 static ngx_uint_t ngx_http_cdm_stop_zone_purge(
     ngx_http_cdm_stop_zone_t *zone);
@@ -411,7 +412,7 @@ ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
 }
 
 
-void
+ngx_int_t
 ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_mac_t *mac)
 {
@@ -420,6 +421,8 @@ ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
     ctx = zone->data;
 
     ctx->mac = mac;
+
+    return ngx_http_cdm_stop_zone_fp_key(ctx);
 }
 
 
@@ -439,5 +442,32 @@ ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx)
 
     ctx->mac = ngx_http_cdm_stop_mac_create(ctx->pool, &key);
 
-    return ctx->mac ? NGX_OK : NGX_ERROR;
+    return ctx->mac ? ngx_http_cdm_stop_zone_fp_key(ctx) : NGX_ERROR;
+}
+
+
+/*
+ * Fingerprints are kept in the zone, which workers of another configuration,
+ * and with another key, may use as well.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_zone_fp_key(ngx_http_cdm_stop_zone_t *ctx)
+{
+    u_char     md[NGX_HTTP_CDM_STOP_MAC_LEN];
+    ngx_str_t  label;
+
+    ngx_str_set(&label, "cdm_stop fingerprint key");
+
+    if (ngx_http_cdm_stop_mac(ctx->mac, &label, 1, md) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(&ctx->fp_key, md, sizeof(uint64_t));
+
+    /* 0 is that of no fingerprint */
+
+    ctx->fp_key |= 1;
+
+    return NGX_OK;
 }
