@@ -93,6 +93,9 @@ typedef struct {
 ngx_shm_zone_t *ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name,
     ssize_t size);
 
+/* a number that two keys rarely have in common */
+ngx_uint_t ngx_http_cdm_stop_key_hash(ngx_http_cdm_stop_key_t *key);
+
 /*
  * Looks for a token that is good now.  Returns
  *   NGX_OK        there is one; found->len and generation are set; if there

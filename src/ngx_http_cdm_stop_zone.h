@@ -182,6 +182,7 @@ typedef struct {
     ngx_slab_pool_t            *shpool;
     ngx_http_cdm_stop_mac_t    *mac;        /* of fingerprints */
     uint64_t                    fp_key;     /* tells its keys apart */
+    ngx_http_cdm_stop_mac_t    *known;      /* of keys in "verified" */
     ngx_pool_t                 *pool;
 } ngx_http_cdm_stop_zone_t;
 
@@ -190,7 +191,6 @@ typedef struct {
 
 void ngx_http_cdm_stop_tree_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-ngx_rbtree_key_t ngx_http_cdm_stop_tree_key(ngx_http_cdm_stop_key_t *key);
 ngx_http_cdm_stop_node_t *ngx_http_cdm_stop_tree_lookup(ngx_rbtree_t *rbtree,
     ngx_http_cdm_stop_key_t *key);
 
