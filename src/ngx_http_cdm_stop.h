@@ -13,6 +13,7 @@
 #include <ngx_http.h>
 #include <nginx.h>
 #include "ngx_http_cdm_stop_chain.h"
+#include "ngx_http_cdm_stop_held.h"
 #include "ngx_http_cdm_stop_iam.h"
 #include "ngx_http_cdm_stop_target.h"
 #include "ngx_http_cdm_stop_text.h"
@@ -44,6 +45,12 @@
 #define NGX_HTTP_CDM_STOP_ALERT_EVERY     60
 
 #define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
+
+/*
+ * Random bytes that a worker asks for at a time: what OpenSSL does for each
+ * call, a system call included, is more than the bytes of an id cost.
+ */
+#define NGX_HTTP_CDM_STOP_RANDOM          512
 
 /* a reason is recorded whole, so a longer one is refused */
 #define NGX_HTTP_CDM_STOP_REASON_LEN      512
@@ -178,6 +185,10 @@ typedef struct {
     ngx_uint_t                      waiting;
     time_t                          verify_logged;
     time_t                          refused_logged;
+    ngx_pid_t                       random_pid; /* whose the rest is */
+    size_t                          random_left;
+    u_char                          random[NGX_HTTP_CDM_STOP_RANDOM];
+    ngx_http_cdm_stop_held_t        held[NGX_HTTP_CDM_STOP_HELD];
     u_char                          facts[NGX_HTTP_CDM_STOP_FACTS_LEN];
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
                                            + NGX_HTTP_CDM_STOP_RECORD_LEN
@@ -265,7 +276,6 @@ struct ngx_http_cdm_stop_ctx_s {
     void                           *fetch;      /* an exchange with IAM */
     ngx_http_cdm_stop_loc_conf_t   *conf;
     ngx_http_cdm_stop_target_t      target;
-    ngx_str_t                       canonical;
     u_char                          id[NGX_HTTP_CDM_STOP_REQUEST_ID_LEN];
     int64_t                         start;
 
@@ -283,8 +293,11 @@ struct ngx_http_cdm_stop_ctx_s {
     ngx_str_t                       reason;
     const ngx_http_cdm_stop_error_t *waived;    /* by the dry run */
     ngx_http_cdm_stop_key_t         key;
-    ngx_str_t                       token;      /* that CDM gets; wiped */
+    ngx_str_t                       token;      /* that CDM gets */
     size_t                          token_len;  /* when it was looked up */
+    uint64_t                        found;      /* generation of that time */
+    ngx_msec_t                      found_time;
+    ngx_http_cdm_stop_held_t       *from;       /* where it is held, or NULL */
     ngx_http_cdm_stop_fingerprint_t caller_fp;
     ngx_http_cdm_stop_fingerprint_t token_fp;
     uint64_t                        generation;
@@ -311,7 +324,8 @@ struct ngx_http_cdm_stop_ctx_s {
 
     ngx_http_handler_pt             content_handler;
     ngx_list_t                      headers;    /* while they are marked */
-    ngx_str_t                       request_header; /* with the token; wiped */
+    ngx_str_t                       token_header;   /* with its end; wiped */
+    size_t                          request_len;
     ngx_int_t                     (*process_header)(ngx_http_request_t *r);
     void                          (*finalize_request)(ngx_http_request_t *r,
                                                       ngx_int_t rc);
@@ -442,7 +456,8 @@ ngx_uint_t ngx_http_cdm_stop_header_known(ngx_str_t *header);
 /* why a header may not be named in cdm_stop_pass_header, or NULL if it may */
 const char *ngx_http_cdm_stop_header_forbidden(ngx_str_t *name);
 
-/* whether a name is a token of RFC 9110, as names of headers are */
+/* where the token of RFC 9110 ends that p begins with, and if a name is one */
+u_char *ngx_http_cdm_stop_header_name(u_char *p, u_char *last);
 ngx_uint_t ngx_http_cdm_stop_header_legal(ngx_str_t *name);
 
 /* whether a header is the one to a reader that takes _ and . for - */
@@ -518,8 +533,8 @@ ngx_uint_t ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
 /* wraps peer.free, which the original peer.init has set by now */
 void ngx_http_cdm_stop_take_peer(ngx_http_request_t *r);
 
-/* wipes what the TLS layer of nginx buffered for a connection */
-void ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c);
+/* wipes what the TLS layer of nginx buffered of a request of len bytes */
+void ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c, size_t len);
 
 
 /* tokens that CDM or IAM echo */

@@ -418,13 +418,14 @@ static ngx_int_t
 ngx_http_cdm_stop_chain_ready(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_log_t *log)
 {
-    size_t  len;
+    size_t           len;
+    ngx_file_info_t  fi;
 
     len = NGX_HTTP_CDM_STOP_RECORD_HEAD + (rec->pos - rec->start)
           + NGX_HTTP_CDM_STOP_RECORD_TAIL;
 
-    if (ngx_http_cdm_stop_file_ready(chain, len, log) != NGX_OK
-        || ngx_http_cdm_stop_follow(chain, log) != NGX_OK)
+    if (ngx_http_cdm_stop_file_ready(chain, len, &fi, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, &fi, log) != NGX_OK)
     {
         return NGX_ERROR;
     }

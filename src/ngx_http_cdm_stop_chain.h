@@ -286,11 +286,12 @@ void ngx_http_cdm_stop_chain_advance(ngx_http_cdm_stop_chain_t *chain,
 
 /*
  * Sees to it that the file is the one of this name, that head is at its end,
- * and that head tells of what is there and is no record.  Returns NGX_ERROR
+ * and that head tells of what is there and is no record.  fi is of the file,
+ * as ngx_http_cdm_stop_file_ready() fills it, and changed.  Returns NGX_ERROR
  * with ngx_errno.
  */
 ngx_int_t ngx_http_cdm_stop_follow(ngx_http_cdm_stop_chain_t *chain,
-    ngx_log_t *log);
+    ngx_file_info_t *fi, ngx_log_t *log);
 
 /*
  * Reads the file from head->size to size: takes over records of the chain
@@ -371,11 +372,12 @@ ssize_t ngx_http_cdm_stop_syslog_send(ngx_http_cdm_stop_syslog_t *syslog,
 
 /*
  * Sees to it that a record of len bytes can be written to a target without
- * waiting, and not to a file that was deleted, which is opened again.  Returns
+ * waiting, and not to a file that was deleted, which is opened again.  fi is
+ * then what the system says of it, st_mode 0 if that is nothing.  Returns
  * NGX_ERROR with the errno set.
  */
 ngx_int_t ngx_http_cdm_stop_file_ready(ngx_http_cdm_stop_chain_t *chain,
-    size_t len, ngx_log_t *log);
+    size_t len, ngx_file_info_t *fi, ngx_log_t *log);
 
 
 #endif /* _NGX_HTTP_CDM_STOP_CHAIN_H_INCLUDED_ */

@@ -19,8 +19,6 @@ static ngx_int_t ngx_http_cdm_stop_record(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_forget_answer(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
-static ngx_int_t ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx);
 
 
 /*
@@ -111,16 +109,7 @@ ngx_http_cdm_stop_forward(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 static ngx_int_t
 ngx_http_cdm_stop_prepare(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    u_char     *p;
-    ngx_int_t   rc;
-
-    p = ngx_pnalloc(r->pool, NGX_HTTP_CDM_STOP_TARGET_LEN);
-    if (p == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    ctx->canonical.data = p;
-    ctx->canonical.len = ngx_http_cdm_stop_target_build(p, &ctx->target) - p;
+    ngx_int_t  rc;
 
     ctx->fingerprinted = 0;
 
@@ -219,35 +208,4 @@ ngx_http_cdm_stop_forget_answer(ngx_http_request_t *r,
     ctx->forwarding = 0;
     ctx->repeat = 0;
     ctx->repeated = 1;
-}
-
-
-/* looked up anew: the token may have ended since the wait was over */
-
-static ngx_int_t
-ngx_http_cdm_stop_take_token(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx)
-{
-    ngx_http_cdm_stop_main_conf_t  *cdmcf;
-
-    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
-
-    /* of the time before a wait for the disk */
-
-    if (ctx->token.len) {
-        ngx_explicit_memzero(ctx->token.data, ctx->token.len);
-        ctx->token.len = 0;
-    }
-
-    ctx->token.data = ngx_pnalloc(r->pool, ctx->token_len);
-    if (ctx->token.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    ctx->token.len = ngx_http_cdm_stop_token_copy(cdmcf->zone, &ctx->key,
-                                                  ctx->token.data,
-                                                  ctx->token_len,
-                                                  &ctx->generation);
-
-    return ctx->token.len ? NGX_OK : NGX_DECLINED;
 }

@@ -12,6 +12,8 @@
 #include "ngx_http_cdm_stop_sync.h"
 
 
+static ngx_int_t ngx_http_cdm_stop_random_id(ngx_http_request_t *r,
+    u_char *id);
 static void ngx_http_cdm_stop_ctx_cleanup(void *data);
 static void ngx_http_cdm_stop_accepted(void *data);
 static ngx_http_cdm_stop_loc_conf_t *ngx_http_cdm_stop_early_guard(
@@ -56,7 +58,6 @@ ngx_http_cdm_stop_ctx_t *
 ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
     ngx_http_cdm_stop_target_t *target)
 {
-    u_char                    random[NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2];
     ngx_pool_cleanup_t       *cln;
     ngx_http_cdm_stop_ctx_t  *ctx;
 
@@ -68,13 +69,9 @@ ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
     ctx = cln->data;
     ngx_memzero(ctx, sizeof(ngx_http_cdm_stop_ctx_t));
 
-    if (RAND_bytes(random, sizeof(random)) != 1) {
-        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
-                      "RAND_bytes() failed");
+    if (ngx_http_cdm_stop_random_id(r, ctx->id) != NGX_OK) {
         return NULL;
     }
-
-    ngx_hex_dump(ctx->id, random, sizeof(random));
 
     ctx->request = r;
     ctx->start = ngx_http_cdm_stop_now();
@@ -83,7 +80,6 @@ ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
 
     if (target) {
         ctx->target = *target;
-        ctx->target.job.data = ctx->target.name;
     }
 
     cln->handler = ngx_http_cdm_stop_ctx_cleanup;
@@ -91,6 +87,44 @@ ngx_http_cdm_stop_create_ctx(ngx_http_request_t *r,
     ngx_http_set_ctx(r, ctx, ngx_http_cdm_stop_module);
 
     return ctx;
+}
+
+
+static ngx_int_t
+ngx_http_cdm_stop_random_id(ngx_http_request_t *r, u_char *id)
+{
+    u_char                         *p;
+    ngx_http_cdm_stop_worker_t     *worker;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+    worker = cdmcf->worker;
+
+    /* never what another process may have got with its memory */
+
+    if (worker->random_left == 0 || worker->random_pid != ngx_pid) {
+
+        worker->random_left = 0;
+
+        if (RAND_bytes(worker->random, sizeof(worker->random)) != 1) {
+            ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                          "RAND_bytes() failed");
+            return NGX_ERROR;
+        }
+
+        worker->random_pid = ngx_pid;
+        worker->random_left = sizeof(worker->random);
+    }
+
+    worker->random_left -= NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2;
+
+    p = worker->random + worker->random_left;
+
+    ngx_hex_dump(id, p, NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2);
+
+    ngx_explicit_memzero(p, NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2);
+
+    return NGX_OK;
 }
 
 
@@ -119,18 +153,11 @@ ngx_http_cdm_stop_ctx_cleanup(void *data)
         ngx_delete_posted_event(&ctx->wake);
     }
 
-    if (ctx->injected) {
-        ngx_explicit_memzero(ctx->token.data, ctx->token.len);
-    }
-
     if (ctx->echoed) {
         ngx_explicit_memzero(ctx->body, ctx->body_len);
     }
 
-    if (ctx->request_header.data) {
-        ngx_explicit_memzero(ctx->request_header.data,
-                             ctx->request_header.len);
-    }
+    ngx_http_cdm_stop_leave_token(ctx);
 }
 
 
@@ -224,8 +251,6 @@ ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
         }
     }
 
-    ngx_pfree(r->pool, scratch);
-
     return rc;
 }
 
@@ -257,8 +282,6 @@ ngx_http_cdm_stop_early_ctx(ngx_http_request_t *r)
     }
 
     rc = ngx_http_cdm_stop_target_parse(&target, &r->unparsed_uri, scratch);
-
-    ngx_pfree(r->pool, scratch);
 
     if (rc == NGX_DECLINED) {
         return NULL;

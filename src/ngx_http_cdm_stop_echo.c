@@ -130,7 +130,9 @@ ngx_http_cdm_stop_find_echo(u_char *p, u_char *last, ngx_str_t *token)
 
     for ( /* void */ ; len <= (size_t) (last - p); p++) {
 
-        if (*p == *token->data && ngx_memcmp(p, token->data, len) == 0) {
+        p = memchr(p, *token->data, last - p - len + 1);
+
+        if (p == NULL || ngx_memcmp(p, token->data, len) == 0) {
             return p;
         }
     }
@@ -163,9 +165,13 @@ ngx_http_cdm_stop_header_end(ngx_buf_t *b)
 
     for (p = b->start; p + 1 < b->last; p++) {
 
-        if (p[0] == LF
-            && (p[1] == LF || (p[1] == CR && p + 2 < b->last && p[2] == LF)))
-        {
+        p = memchr(p, LF, b->last - p - 1);
+
+        if (p == NULL) {
+            break;
+        }
+
+        if (p[1] == LF || (p[1] == CR && p + 2 < b->last && p[2] == LF)) {
             return p;
         }
     }

@@ -594,5 +594,6 @@ ngx_http_cdm_stop_exchange_wipe(ngx_http_cdm_stop_fetch_t *f)
         ngx_explicit_memzero(u->buffer.start, u->buffer.end - u->buffer.start);
     }
 
-    ngx_http_cdm_stop_wipe_connection(u->peer.connection);
+    ngx_http_cdm_stop_wipe_connection(u->peer.connection,
+                                      NGX_MAX_SIZE_T_VALUE);
 }

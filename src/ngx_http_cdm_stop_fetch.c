@@ -246,7 +246,7 @@ ngx_http_cdm_stop_fetch_copy(ngx_http_cdm_stop_fetch_t *f,
     f->auth.len = ngx_http_cdm_stop_token_copy(f->cdmcf->zone, key,
                                                f->auth.data,
                                                NGX_HTTP_CDM_STOP_TOKEN_LEN,
-                                               &f->generation);
+                                               &f->generation, NULL);
 
     return f->auth.len ? NGX_OK : NGX_ERROR;
 }

@@ -13,7 +13,7 @@
 
 
 static ngx_int_t ngx_http_cdm_stop_file_reopen(
-    ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log);
+    ngx_http_cdm_stop_chain_t *chain, ngx_file_info_t *fi, ngx_log_t *log);
 static ngx_int_t ngx_http_cdm_stop_file_stream(
     ngx_http_cdm_stop_chain_t *chain, size_t len);
 
@@ -26,33 +26,33 @@ static ngx_int_t ngx_http_cdm_stop_file_stream(
 
 ngx_int_t
 ngx_http_cdm_stop_file_ready(ngx_http_cdm_stop_chain_t *chain, size_t len,
-    ngx_log_t *log)
+    ngx_file_info_t *fi, ngx_log_t *log)
 {
-    ngx_file_info_t  fi;
-
     if (chain->file == NULL
-        || ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR)
+        || ngx_fd_info(chain->file->fd, fi) == NGX_FILE_ERROR)
     {
         /* syslog, or whoever follows the file will open it */
 
+        fi->st_mode = 0;
+
         return NGX_OK;
     }
 
-    if (!ngx_is_file(&fi)) {
+    if (!ngx_is_file(fi)) {
         return ngx_http_cdm_stop_file_stream(chain, len);
     }
 
-    if (fi.st_nlink || !chain->is_file) {
+    if (fi->st_nlink || !chain->is_file) {
         return NGX_OK;
     }
 
-    return ngx_http_cdm_stop_file_reopen(chain, log);
+    return ngx_http_cdm_stop_file_reopen(chain, fi, log);
 }
 
 
 static ngx_int_t
 ngx_http_cdm_stop_file_reopen(ngx_http_cdm_stop_chain_t *chain,
-    ngx_log_t *log)
+    ngx_file_info_t *fi, ngx_log_t *log)
 {
     ngx_fd_t   fd, old;
     ngx_err_t  err;
@@ -86,6 +86,10 @@ ngx_http_cdm_stop_file_reopen(ngx_http_cdm_stop_chain_t *chain,
     if (ngx_close_file(old) == NGX_FILE_ERROR) {
         ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
                       ngx_close_file_n " \"%V\" failed", &chain->name);
+    }
+
+    if (ngx_fd_info(fd, fi) == NGX_FILE_ERROR) {
+        fi->st_mode = 0;
     }
 
     return NGX_OK;

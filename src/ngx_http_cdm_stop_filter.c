@@ -288,7 +288,7 @@ ngx_http_cdm_stop_append(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
     if (len > ctx->body_size - ctx->body_len) {
 
         size = ngx_max(2 * ctx->body_size, ctx->body_len + len);
-        size = ngx_min(ngx_max(size, 1024), NGX_HTTP_CDM_STOP_CDM_BODY_LEN);
+        size = ngx_min(size, NGX_HTTP_CDM_STOP_CDM_BODY_LEN);
 
         p = ngx_pnalloc(r->pool, size);
         if (p == NULL) {

@@ -29,9 +29,9 @@ static ngx_int_t ngx_http_cdm_stop_follow_end(
  */
 
 ngx_int_t
-ngx_http_cdm_stop_follow(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
+ngx_http_cdm_stop_follow(ngx_http_cdm_stop_chain_t *chain,
+    ngx_file_info_t *fi, ngx_log_t *log)
 {
-    ngx_file_info_t            fi;
     ngx_http_cdm_stop_head_t  *head;
 
     if (!chain->is_file) {
@@ -40,42 +40,42 @@ ngx_http_cdm_stop_follow(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
 
     head = ngx_http_cdm_stop_chain_head(chain);
 
-    if (ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR) {
+    if (fi->st_mode == 0) {
 
         if (head->uniq == 0) {
             return NGX_ERROR;
         }
 
-        ngx_memzero(&fi, sizeof(ngx_file_info_t));
+        ngx_memzero(fi, sizeof(ngx_file_info_t));
 
-    } else if (!ngx_is_file(&fi) && head->uniq == 0) {
+    } else if (!ngx_is_file(fi) && head->uniq == 0) {
 
         /* a device or a pipe has no end to look at */
 
         return NGX_OK;
     }
 
-    if (!ngx_http_cdm_stop_same_file(head, &fi)) {
+    if (!ngx_http_cdm_stop_same_file(head, fi)) {
 
-        if (ngx_http_cdm_stop_follow_name(chain, &fi) != NGX_OK) {
+        if (ngx_http_cdm_stop_follow_name(chain, fi) != NGX_OK) {
             return NGX_ERROR;
         }
 
         head = ngx_http_cdm_stop_chain_head(chain);
     }
 
-    if (head->size == ngx_file_size(&fi)) {
+    if (head->size == ngx_file_size(fi)) {
         return NGX_OK;
     }
 
-    if (head->size > ngx_file_size(&fi)) {
+    if (head->size > ngx_file_size(fi)) {
 
         /* cut by someone; the chain does not forget what was there */
 
-        return ngx_http_cdm_stop_follow_end(chain, &fi, log);
+        return ngx_http_cdm_stop_follow_end(chain, fi, log);
     }
 
-    return ngx_http_cdm_stop_tail(chain, ngx_file_size(&fi), log);
+    return ngx_http_cdm_stop_tail(chain, ngx_file_size(fi), log);
 }
 
 

@@ -13,7 +13,8 @@
 typedef struct {
     u_char      *pos;           /* of the request that proxy_pass built */
     u_char      *last;
-    u_char      *dst;           /* of the request that CDM gets */
+    u_char      *start;         /* of the request that CDM gets */
+    u_char      *dst;
     off_t        length;        /* of the body, -1 is none */
     ngx_uint_t   marked;        /* what follows are the caller's headers */
     ngx_uint_t   encoding;      /* Accept-Encoding lines */
@@ -27,6 +28,8 @@ static const char *ngx_http_cdm_stop_gate_upstream(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 static const char *ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
+static const char *ngx_http_cdm_stop_gate_lines(
+    ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx);
 static off_t ngx_http_cdm_stop_gate_body(ngx_chain_t *cl);
 static const char *ngx_http_cdm_stop_gate_request_line(
     ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx);
@@ -40,7 +43,13 @@ static const char *ngx_http_cdm_stop_gate_name(ngx_http_cdm_stop_gate_t *gate,
 static void ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx, u_char *body);
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_gate_t *gate);
+static ngx_chain_t *ngx_http_cdm_stop_gate_link(ngx_http_request_t *r,
+    u_char *start, u_char *last);
+
+
+static const char  ngx_http_cdm_stop_gate_broken[] =
+    "a header of it has a line break or a null character";
 
 
 ngx_int_t
@@ -262,7 +271,6 @@ ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
     off_t                      body;
     size_t                     len;
     ngx_buf_t                 *b;
-    ngx_str_t                  line;
     const char                *error;
     ngx_http_cdm_stop_gate_t   gate;
 
@@ -274,34 +282,22 @@ ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
     gate.last = b->last;
     gate.length = -1;
 
-    len = b->last - b->pos + ctx->canonical.len + ctx->token.len
+    len = b->last - b->pos
+          + NGX_HTTP_CDM_STOP_TARGET_LEN
+          - 3 * (NGX_HTTP_CDM_STOP_JOB_LEN - ctx->target.job.len)
           + sizeof("PUT  HTTP/1.1" CRLF
                    "Content-Length: " CRLF
-                   "Accept-Encoding: identity" CRLF
-                   "X-Auth-Token: " CRLF CRLF)
+                   "Accept-Encoding: identity" CRLF CRLF)
           + NGX_OFF_T_LEN;
 
-    ctx->request_header.data = ngx_pnalloc(r->pool, len);
-    if (ctx->request_header.data == NULL) {
+    gate.start = ngx_pnalloc(r->pool, len);
+    if (gate.start == NULL) {
         return "no memory";
     }
 
-    ctx->request_header.len = len;
+    gate.dst = gate.start;
 
-    gate.dst = ctx->request_header.data;
-
-    error = ngx_http_cdm_stop_gate_request_line(&gate, ctx);
-
-    while (error == NULL) {
-
-        error = ngx_http_cdm_stop_gate_line(&gate, &line);
-
-        if (error || line.len == 0) {
-            break;
-        }
-
-        error = ngx_http_cdm_stop_gate_header(&gate, ctx, &line);
-    }
+    error = ngx_http_cdm_stop_gate_lines(&gate, ctx);
 
     if (error) {
         return error;
@@ -326,13 +322,48 @@ ngx_http_cdm_stop_gate_rebuild(ngx_http_request_t *r,
 
     ngx_http_cdm_stop_gate_close(&gate, ctx);
 
-    ctx->request_header.len = gate.dst - ctx->request_header.data;
-
-    if (ngx_http_cdm_stop_gate_replace(r, ctx, gate.pos) != NGX_OK) {
+    if ((ctx->token.len && !ctx->injected
+         && ngx_http_cdm_stop_take_caller_token(r, ctx) != NGX_OK)
+        || ngx_http_cdm_stop_gate_replace(r, ctx, &gate) != NGX_OK)
+    {
         return "no memory";
     }
 
+    ctx->request_len = gate.dst - gate.start + ctx->token_header.len
+                       + (size_t) body;
+
     return NULL;
+}
+
+
+static const char *
+ngx_http_cdm_stop_gate_lines(ngx_http_cdm_stop_gate_t *gate,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char      *start;
+    ngx_str_t    line;
+    const char  *error;
+
+    start = gate->pos;
+
+    error = ngx_http_cdm_stop_gate_request_line(gate, ctx);
+
+    while (error == NULL) {
+
+        error = ngx_http_cdm_stop_gate_line(gate, &line);
+
+        if (error || line.len == 0) {
+            break;
+        }
+
+        error = ngx_http_cdm_stop_gate_header(gate, ctx, &line);
+    }
+
+    if (error == NULL && memchr(start, '\0', gate->pos - start) != NULL) {
+        error = ngx_http_cdm_stop_gate_broken;
+    }
+
+    return error;
 }
 
 
@@ -377,8 +408,7 @@ ngx_http_cdm_stop_gate_request_line(ngx_http_cdm_stop_gate_t *gate,
     }
 
     gate->dst = ngx_cpymem(gate->dst, "PUT ", sizeof("PUT ") - 1);
-    gate->dst = ngx_cpymem(gate->dst, ctx->canonical.data,
-                           ctx->canonical.len);
+    gate->dst = ngx_http_cdm_stop_target_build(gate->dst, &ctx->target);
 
     /*
      * To 1.0, nginx's default, CDM may answer with a body that ends with the
@@ -401,20 +431,23 @@ ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *line)
 
     line->data = gate->pos;
 
-    for (p = gate->pos; p < gate->last; p++) {
-
-        if (*p == CR && p + 1 < gate->last && p[1] == LF) {
-            line->len = p - gate->pos;
-            gate->pos = p + 2;
-            return NULL;
-        }
-
-        if (*p == CR || *p == LF || *p == '\0') {
-            return "a header of it has a line break or a null character";
-        }
+    p = memchr(gate->pos, LF, gate->last - gate->pos);
+    if (p == NULL) {
+        return "its header has no end";
     }
 
-    return "its header has no end";
+    /* the CR before it is the only one */
+
+    line->len = p - line->data;
+
+    if (memchr(line->data, CR, line->len) != p - 1) {
+        return ngx_http_cdm_stop_gate_broken;
+    }
+
+    line->len--;
+    gate->pos = p + 1;
+
+    return NULL;
 }
 
 
@@ -422,25 +455,36 @@ static const char *
 ngx_http_cdm_stop_gate_header(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_str_t *line)
 {
-    u_char      *colon;
+    u_char      *colon, *last;
     ngx_str_t    name;
     const char  *error;
 
-    colon = ngx_strlchr(line->data, line->data + line->len, ':');
+    last = line->data + line->len;
 
-    if (colon == NULL) {
-        return "a header of it has no colon";
-    }
-
-    name.data = line->data;
-    name.len = colon - line->data;
-
-    if (name.len == sizeof(ctx->id)
-        && ngx_memcmp(name.data, ctx->id, sizeof(ctx->id)) == 0)
+    if (!gate->marked
+        && line->len > sizeof(ctx->id)
+        && line->data[sizeof(ctx->id)] == ':'
+        && ngx_memcmp(line->data, ctx->id, sizeof(ctx->id)) == 0)
     {
         gate->marked = 1;
         return NULL;
     }
+
+    colon = ngx_http_cdm_stop_header_name(line->data, last);
+
+    if (colon == line->data || colon == last || *colon != ':') {
+
+        if (memchr(line->data, ':', line->len) == NULL) {
+            return "a header of it has no colon";
+        }
+
+        /* "ignore_invalid_headers off" lets callers send such, not CDM get */
+
+        return gate->marked ? NULL : "a header of it has no legal name";
+    }
+
+    name.data = line->data;
+    name.len = colon - line->data;
 
     if (gate->marked && !ngx_http_cdm_stop_header_allowed(ctx->conf, &name)) {
         return NULL;
@@ -466,11 +510,9 @@ ngx_http_cdm_stop_gate_name(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *name,
     off_t    n;
     u_char  *last;
 
-    if (!ngx_http_cdm_stop_header_legal(name)) {
-        return "a header of it has no legal name";
-    }
-
-    if (ngx_http_cdm_stop_header_folds(name, "x-auth-token")) {
+    if (name->len == sizeof("x-auth-token") - 1
+        && ngx_http_cdm_stop_header_folds(name, "x-auth-token"))
+    {
         return "the configuration sets X-Auth-Token, remove "
                "\"proxy_set_header X-Auth-Token\"";
     }
@@ -528,13 +570,13 @@ ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
                        sizeof("Accept-Encoding: identity" CRLF) - 1);
     }
 
-    if (ctx->token.len) {
-        p = ngx_cpymem(p, "X-Auth-Token: ", sizeof("X-Auth-Token: ") - 1);
-        p = ngx_cpymem(p, ctx->token.data, ctx->token.len);
+    /* the token, if there is one, follows with the end of the header */
+
+    if (ctx->token.len == 0) {
         p = ngx_cpymem(p, CRLF, 2);
     }
 
-    gate->dst = ngx_cpymem(p, CRLF, 2);
+    gate->dst = p;
 }
 
 
@@ -542,43 +584,72 @@ ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
 
 static ngx_int_t
 ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
-    ngx_http_cdm_stop_ctx_t *ctx, u_char *body)
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_gate_t *gate)
 {
-    ngx_buf_t    *b, *old;
-    ngx_chain_t  *cl, *rest;
+    ngx_buf_t    *old;
+    ngx_chain_t  *cl, *last, *rest;
 
     rest = r->upstream->request_bufs;
     old = rest->buf;
 
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_ERROR;
-    }
-
-    cl = ngx_alloc_chain_link(r->pool);
+    cl = ngx_http_cdm_stop_gate_link(r, gate->start, gate->dst);
     if (cl == NULL) {
         return NGX_ERROR;
     }
 
-    b->start = ctx->request_header.data;
-    b->pos = b->start;
-    b->last = b->start + ctx->request_header.len;
-    b->end = b->last;
-    b->temporary = 1;
+    last = cl;
 
-    cl->buf = b;
+    if (ctx->token.len) {
+        last = ngx_http_cdm_stop_gate_link(r, ctx->token_header.data,
+                                           ctx->token_header.data
+                                           + ctx->token_header.len);
+        if (last == NULL) {
+            return NGX_ERROR;
+        }
 
-    if (body == old->last) {
-        b->flush = old->flush;
-        cl->next = rest->next;
+        cl->next = last;
+    }
+
+    if (gate->pos == old->last) {
+        last->buf->flush = old->flush;
+        last->next = rest->next;
 
     } else {
-        old->start = body;
-        old->pos = body;
-        cl->next = rest;
+        old->start = gate->pos;
+        old->pos = gate->pos;
+        last->next = rest;
     }
 
     r->upstream->request_bufs = cl;
 
     return NGX_OK;
+}
+
+
+static ngx_chain_t *
+ngx_http_cdm_stop_gate_link(ngx_http_request_t *r, u_char *start, u_char *last)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NULL;
+    }
+
+    cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    b->start = start;
+    b->pos = start;
+    b->last = last;
+    b->end = last;
+    b->temporary = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    return cl;
 }

@@ -292,7 +292,13 @@ ngx_http_cdm_stop_read_body(ngx_http_request_t *r,
 {
     ngx_int_t  rc;
 
-    if (r->request_body) {
+    /* in HTTP/1 a body is announced; where it is not, none is waited for */
+
+    if (r->request_body
+        || (r->http_version < NGX_HTTP_VERSION_20
+            && r->headers_in.content_length_n <= 0
+            && !r->headers_in.chunked))
+    {
         ctx->body_read = 1;
         return ngx_http_cdm_stop_handler(r);
     }

@@ -147,7 +147,9 @@ ngx_http_cdm_stop_mark_headers(ngx_http_request_t *r,
     ngx_memcpy(p, ctx->id, sizeof(ctx->id));
     ngx_memcpy(p + sizeof(ctx->id), ctx->id, sizeof(ctx->id));
 
-    h->hash = ngx_hash_key(ctx->id, sizeof(ctx->id));
+    /* of no name that proxy_pass looks for, so any but 0 will do */
+
+    h->hash = 1;
     h->key.len = sizeof(ctx->id);
     h->key.data = p;
     h->lowcase_key = p;
@@ -214,6 +216,7 @@ ngx_http_cdm_stop_header_known(ngx_str_t *header)
 
     for (name = ngx_http_cdm_stop_headers_allowed; name->len; name++) {
         if (header->len == name->len
+            && (header->data[0] | 0x20) == name->data[0]
             && ngx_strncasecmp(header->data, name->data, name->len) == 0)
         {
             return 1;
@@ -260,24 +263,38 @@ ngx_http_cdm_stop_header_forbidden(ngx_str_t *name)
 ngx_uint_t
 ngx_http_cdm_stop_header_legal(ngx_str_t *name)
 {
-    u_char  c;
-    size_t  i;
+    return name->len
+           && ngx_http_cdm_stop_header_name(name->data,
+                                            name->data + name->len)
+              == name->data + name->len;
+}
 
-    for (i = 0; i < name->len; i++) {
 
-        c = name->data[i];
+u_char *
+ngx_http_cdm_stop_header_name(u_char *p, u_char *last)
+{
 
-        if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
-        {
-            continue;
-        }
+    /* all of 0x21 to 0x7e but "(),/:;<=>?@[\]{} */
 
-        if (c <= 0x20 || c > 0x7e || ngx_strchr("\"(),/:;<=>?@[\\]{}", c)) {
-            return 0;
-        }
+    static uint32_t  legal[] = {
+        0x00000000,
+        0x03ff6cfa, /* 0000 0011 1111 1111  0110 1100 1111 1010 */
+                    /* ?>=< ;:98 7654 3210  /.-, +*)( '&%$ #"!  */
+        0xc7fffffe, /* 1100 0111 1111 1111  1111 1111 1111 1110 */
+                    /* _^]\ [ZYX WVUT SRQP  ONML KJIH GFED CBA@ */
+        0x57ffffff, /* 0101 0111 1111 1111  1111 1111 1111 1111 */
+                    /*  ~}| {zyx wvut srqp  onml kjih gfed cba` */
+        0x00000000,
+        0x00000000,
+        0x00000000,
+        0x00000000
+    };
+
+    while (p < last && (legal[*p >> 5] & ((uint32_t) 1 << (*p & 0x1f)))) {
+        p++;
     }
 
-    return name->len != 0;
+    return p;
 }
 
 

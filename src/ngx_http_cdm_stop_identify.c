@@ -98,7 +98,8 @@ ngx_http_cdm_stop_identify(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
         if (ngx_http_cdm_stop_verified_key(cdmcf->zone,
                                            ctx->conf->identity->digest,
-                                           &ctx->caller_token, &ctx->key)
+                                           &ctx->caller_token, &ctx->key,
+                                           ctx->caller_fp)
             != NGX_OK)
         {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -90,6 +90,7 @@ ngx_http_cdm_stop_keep(ngx_http_cdm_stop_chain_t *chain, u_char *buf,
 {
     int64_t                        now;
     uint64_t                       seq;
+    ngx_file_info_t                fi;
     ngx_http_cdm_stop_chain_sh_t  *sh;
 
     sh = chain->sh;
@@ -101,8 +102,8 @@ ngx_http_cdm_stop_keep(ngx_http_cdm_stop_chain_t *chain, u_char *buf,
 
     /* a file that cannot be followed is told of when a record is lost */
 
-    if (ngx_http_cdm_stop_file_ready(chain, 0, log) != NGX_OK
-        || ngx_http_cdm_stop_follow(chain, log) != NGX_OK)
+    if (ngx_http_cdm_stop_file_ready(chain, 0, &fi, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, &fi, log) != NGX_OK)
     {
         ngx_shmtx_unlock(&chain->shpool->mutex);
         return;

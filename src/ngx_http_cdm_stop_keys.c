@@ -188,8 +188,7 @@ ngx_http_cdm_stop_init_chains(ngx_conf_t *cf)
     rc = NGX_ERROR;
 
     if (mac) {
-        ngx_http_cdm_stop_zone_fingerprint(cdmcf->zone, mac);
-        rc = NGX_OK;
+        rc = ngx_http_cdm_stop_zone_fingerprint(cdmcf->zone, mac);
     }
 
     return rc;

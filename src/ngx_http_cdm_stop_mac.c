@@ -41,9 +41,7 @@ ngx_http_cdm_stop_mac_create(ngx_pool_t *pool, ngx_str_t *key)
     }
 
     if (key->len == 0) {
-        mac->inner = ngx_http_cdm_stop_mac_state(NULL, 0);
-
-        return mac->inner ? mac : NULL;
+        return EVP_DigestInit_ex(mac->work, EVP_sha256(), NULL) ? mac : NULL;
     }
 
     ngx_memzero(block, sizeof(block));
@@ -85,10 +83,6 @@ ngx_http_cdm_stop_mac_state(u_char *block, u_char pad)
         return NULL;
     }
 
-    if (block == NULL) {
-        return ctx;
-    }
-
     for (i = 0; i < NGX_HTTP_CDM_STOP_MAC_BLOCK; i++) {
         padded[i] = block[i] ^ pad;
     }
@@ -121,7 +115,12 @@ ngx_http_cdm_stop_mac(ngx_http_cdm_stop_mac_t *mac, ngx_str_t *parts,
 {
     ngx_uint_t  i;
 
-    if (!EVP_MD_CTX_copy_ex(mac->work, mac->inner)) {
+    /* what has no key begins anew without a copy, which takes memory */
+
+    if (mac->inner == NULL
+        ? !EVP_DigestInit_ex(mac->work, NULL, NULL)
+        : !EVP_MD_CTX_copy_ex(mac->work, mac->inner))
+    {
         return NGX_ERROR;
     }
 

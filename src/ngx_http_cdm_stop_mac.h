@@ -22,8 +22,8 @@
  */
 
 typedef struct {
-    EVP_MD_CTX  *inner;
-    EVP_MD_CTX  *outer;     /* NULL: no key */
+    EVP_MD_CTX  *inner;     /* NULL: no key */
+    EVP_MD_CTX  *outer;
     EVP_MD_CTX  *work;
 } ngx_http_cdm_stop_mac_t;
 

@@ -44,18 +44,39 @@ static void ngx_http_cdm_stop_record_answer(ngx_http_cdm_stop_record_t *rec,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 static ngx_int_t ngx_http_cdm_stop_record_end(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx);
-static void ngx_http_cdm_stop_record_key(ngx_http_cdm_stop_record_t *rec,
-    char *key);
-static void ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec,
-    char *key, ngx_str_t *value, size_t max);
-static void ngx_http_cdm_stop_record_first(ngx_http_cdm_stop_record_t *rec,
-    char *key, ngx_str_t *value);
+static void ngx_http_cdm_stop_record_raw(ngx_http_cdm_stop_record_t *rec,
+    const void *p, size_t len);
 static void ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
     ngx_str_t *value, size_t max);
-static void ngx_http_cdm_stop_record_char(ngx_http_cdm_stop_record_t *rec,
-    u_char ch);
-static void ngx_http_cdm_stop_record_number(ngx_http_cdm_stop_record_t *rec,
-    char *key, int64_t value);
+static void ngx_http_cdm_stop_record_int(ngx_http_cdm_stop_record_t *rec,
+    int64_t value);
+
+
+/* a literal as it is; so its length is known when the module is compiled */
+
+#define ngx_http_cdm_stop_record_literal(rec, text)                           \
+    ngx_http_cdm_stop_record_raw(rec, text, sizeof(text) - 1)
+
+#define ngx_http_cdm_stop_record_text(rec, key, value, max)                   \
+    do {                                                                      \
+        ngx_http_cdm_stop_record_literal(rec, ",\"" key "\":");               \
+        ngx_http_cdm_stop_record_string(rec, value, max);                     \
+    } while (0)
+
+/* digits and dashes, of which none is escaped */
+
+#define ngx_http_cdm_stop_record_hex(rec, key, p, len)                        \
+    do {                                                                      \
+        ngx_http_cdm_stop_record_literal(rec, ",\"" key "\":\"");             \
+        ngx_http_cdm_stop_record_raw(rec, p, len);                            \
+        ngx_http_cdm_stop_record_literal(rec, "\"");                          \
+    } while (0)
+
+#define ngx_http_cdm_stop_record_number(rec, key, value)                      \
+    do {                                                                      \
+        ngx_http_cdm_stop_record_literal(rec, ",\"" key "\":");               \
+        ngx_http_cdm_stop_record_int(rec, value);                             \
+    } while (0)
 
 
 void
@@ -204,9 +225,9 @@ ngx_http_cdm_stop_record_begin(ngx_http_cdm_stop_record_t *rec,
 
     ngx_http_cdm_stop_record_start(rec, cdmcf, stage);
 
-    rec->pos = ngx_sprintf(rec->pos, ",\"request_id\":\"%*s\","
-                                     "\"operation\":\"StopJob\"",
-                           sizeof(ctx->id), ctx->id);
+    ngx_http_cdm_stop_record_literal(rec, ",\"request_id\":\"");
+    ngx_http_cdm_stop_record_raw(rec, ctx->id, sizeof(ctx->id));
+    ngx_http_cdm_stop_record_literal(rec, "\",\"operation\":\"StopJob\"");
 
     ngx_http_cdm_stop_record_target(rec, r, ctx);
 }
@@ -231,7 +252,12 @@ ngx_http_cdm_stop_record_start(ngx_http_cdm_stop_record_t *rec,
 
     tp = ngx_timeofday();
 
-    rec->pos = ngx_sprintf(rec->pos, ",\"stage\":\"%s\",\"time\":\"", stage);
+    ngx_http_cdm_stop_record_literal(rec, ",\"stage\":\"");
+    ngx_http_cdm_stop_record_raw(rec, stage, ngx_strlen(stage));
+    ngx_http_cdm_stop_record_literal(rec, "\",\"time\":\"");
+
+    /* the room is there in a record of this length */
+
     rec->pos = ngx_http_cdm_stop_time_text(rec->pos, tp->sec, tp->msec);
     *rec->pos++ = '"';
 }
@@ -245,10 +271,12 @@ ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
     ngx_str_t   path;
 
     if (ctx->target.job.len) {
-        ngx_http_cdm_stop_record_text(rec, "project_id", &ctx->target.project,
-                                      NGX_HTTP_CDM_STOP_FIELD);
-        ngx_http_cdm_stop_record_text(rec, "cluster_id", &ctx->target.cluster,
-                                      NGX_HTTP_CDM_STOP_FIELD);
+        ngx_http_cdm_stop_record_hex(rec, "project_id",
+                                     ctx->target.project.data,
+                                     NGX_HTTP_CDM_STOP_PROJECT_LEN);
+        ngx_http_cdm_stop_record_hex(rec, "cluster_id",
+                                     ctx->target.cluster.data,
+                                     NGX_HTTP_CDM_STOP_CLUSTER_LEN);
 
         /* a name that was cut would not tell which job it was */
 
@@ -365,17 +393,16 @@ ngx_http_cdm_stop_record_identity(ngx_http_cdm_stop_record_t *rec,
 
     /* names may be those of another domain: its id tells */
 
-    ngx_http_cdm_stop_record_key(rec, "user");
-    ngx_http_cdm_stop_record_char(rec, '{');
-
-    ngx_http_cdm_stop_record_first(rec, "id", &caller->user_id);
+    ngx_http_cdm_stop_record_literal(rec, ",\"user\":{\"id\":");
+    ngx_http_cdm_stop_record_string(rec, &caller->user_id,
+                                    NGX_HTTP_CDM_STOP_FIELD);
     ngx_http_cdm_stop_record_text(rec, "name", &caller->user,
                                   NGX_HTTP_CDM_STOP_FIELD);
     ngx_http_cdm_stop_record_text(rec, "domain", &caller->domain,
                                   NGX_HTTP_CDM_STOP_FIELD);
     ngx_http_cdm_stop_record_text(rec, "domain_id", &caller->domain_id,
                                   NGX_HTTP_CDM_STOP_FIELD);
-    ngx_http_cdm_stop_record_char(rec, '}');
+    ngx_http_cdm_stop_record_literal(rec, "}");
 
     ngx_http_cdm_stop_record_roles(rec, caller->roles);
 }
@@ -390,8 +417,7 @@ ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
     ngx_uint_t         i;
     static ngx_str_t   more = ngx_string("\xe2\x80\xa6");
 
-    ngx_http_cdm_stop_record_key(rec, "roles");
-    ngx_http_cdm_stop_record_char(rec, '[');
+    ngx_http_cdm_stop_record_literal(rec, ",\"roles\":[");
 
     len = 0;
     role = roles->elts;
@@ -399,7 +425,7 @@ ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
     for (i = 0; i < roles->nelts; i++) {
 
         if (i) {
-            ngx_http_cdm_stop_record_char(rec, ',');
+            ngx_http_cdm_stop_record_literal(rec, ",");
         }
 
         len += ngx_min(role[i].len, NGX_HTTP_CDM_STOP_FIELD);
@@ -413,7 +439,7 @@ ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
                                         NGX_HTTP_CDM_STOP_FIELD);
     }
 
-    ngx_http_cdm_stop_record_char(rec, ']');
+    ngx_http_cdm_stop_record_literal(rec, "]");
 }
 
 
@@ -421,7 +447,6 @@ static void
 ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
-    u_char            *p;
     ngx_str_t         *decision, *code;
     static ngx_str_t   allow = ngx_string("allow");
     static ngx_str_t   deny = ngx_string("deny");
@@ -444,10 +469,11 @@ ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
         ngx_http_cdm_stop_record_text(rec, "rule", &ctx->rule, ctx->rule.len);
     }
 
-    ngx_http_cdm_stop_record_key(rec, "enforced");
+    if (ctx->conf->dry_run) {
+        ngx_http_cdm_stop_record_literal(rec, ",\"enforced\":false");
 
-    for (p = (u_char *) (ctx->conf->dry_run ? "false" : "true"); *p; p++) {
-        ngx_http_cdm_stop_record_char(rec, *p);
+    } else {
+        ngx_http_cdm_stop_record_literal(rec, ",\"enforced\":true");
     }
 
     /* an answer of the gateway's own has its code anyway */
@@ -463,7 +489,6 @@ static void
 ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_str_t                       fp;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     /* the outcome comes when the token has been wiped */
@@ -475,14 +500,18 @@ ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
         cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
         if ((ctx->caller_token.len
+             && ctx->caller_fp[0] == '\0'
              && ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
                                                     &ctx->caller_token,
                                                     ctx->caller_fp)
                 != NGX_OK)
             || (ctx->injected
-                && ngx_http_cdm_stop_token_fingerprint(cdmcf->zone,
-                                                       &ctx->token,
-                                                       ctx->token_fp)
+                && ctx->token_fp[0] == '\0'
+                && ngx_http_cdm_stop_token_keep_fingerprint(cdmcf->zone,
+                                                            &ctx->key,
+                                                            ctx->generation,
+                                                            &ctx->token,
+                                                            ctx->token_fp)
                    != NGX_OK))
         {
             rec->pos = NULL;
@@ -490,16 +519,14 @@ ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
         }
     }
 
-    fp.len = NGX_HTTP_CDM_STOP_FINGERPRINT_LEN;
-
     if (ctx->caller_token.len) {
-        fp.data = ctx->caller_fp;
-        ngx_http_cdm_stop_record_text(rec, "client_token", &fp, fp.len);
+        ngx_http_cdm_stop_record_hex(rec, "client_token", ctx->caller_fp,
+                                     sizeof(ctx->caller_fp));
     }
 
     if (ctx->injected) {
-        fp.data = ctx->token_fp;
-        ngx_http_cdm_stop_record_text(rec, "injected_token", &fp, fp.len);
+        ngx_http_cdm_stop_record_hex(rec, "injected_token", ctx->token_fp,
+                                     sizeof(ctx->token_fp));
         ngx_http_cdm_stop_record_number(rec, "token_generation",
                                         ctx->generation);
     }
@@ -512,7 +539,6 @@ static void
 ngx_http_cdm_stop_record_sent(ngx_http_cdm_stop_record_t *rec,
     ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_str_t                       fp;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     if (ctx->caller_token.len == 0) {
@@ -521,18 +547,17 @@ ngx_http_cdm_stop_record_sent(ngx_http_cdm_stop_record_t *rec,
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
-    if (ngx_http_cdm_stop_token_fingerprint(cdmcf->zone, &ctx->caller_token,
-                                            ctx->caller_fp)
-        != NGX_OK)
+    if (ctx->caller_fp[0] == '\0'
+        && ngx_http_cdm_stop_token_fingerprint(cdmcf->zone, &ctx->caller_token,
+                                               ctx->caller_fp)
+           != NGX_OK)
     {
         rec->pos = NULL;
         return;
     }
 
-    fp.data = ctx->caller_fp;
-    fp.len = NGX_HTTP_CDM_STOP_FINGERPRINT_LEN;
-
-    ngx_http_cdm_stop_record_text(rec, "client_token", &fp, fp.len);
+    ngx_http_cdm_stop_record_hex(rec, "client_token", ctx->caller_fp,
+                                 sizeof(ctx->caller_fp));
 }
 
 
@@ -596,50 +621,19 @@ ngx_http_cdm_stop_record_end(ngx_http_cdm_stop_record_t *rec,
 
 
 static void
-ngx_http_cdm_stop_record_key(ngx_http_cdm_stop_record_t *rec, char *key)
+ngx_http_cdm_stop_record_raw(ngx_http_cdm_stop_record_t *rec, const void *p,
+    size_t len)
 {
-    size_t  len;
-
-    len = ngx_strlen(key);
-
     if (rec->pos == NULL) {
         return;
     }
 
-    if ((size_t) (rec->end - rec->pos) < len + sizeof(",\"\":") - 1) {
+    if ((size_t) (rec->end - rec->pos) < len) {
         rec->pos = NULL;
         return;
     }
 
-    rec->pos = ngx_sprintf(rec->pos, ",\"%s\":", key);
-}
-
-
-static void
-ngx_http_cdm_stop_record_text(ngx_http_cdm_stop_record_t *rec, char *key,
-    ngx_str_t *value, size_t max)
-{
-    ngx_http_cdm_stop_record_key(rec, key);
-    ngx_http_cdm_stop_record_string(rec, value, max);
-}
-
-
-/* the first member of an object inside the record, which has no comma */
-
-static void
-ngx_http_cdm_stop_record_first(ngx_http_cdm_stop_record_t *rec, char *key,
-    ngx_str_t *value)
-{
-    u_char  *p;
-
-    p = rec->pos;
-
-    ngx_http_cdm_stop_record_text(rec, key, value, NGX_HTTP_CDM_STOP_FIELD);
-
-    if (rec->pos) {
-        rec->pos--;
-        ngx_memmove(p, p + 1, rec->pos - p);
-    }
+    rec->pos = ngx_cpymem(rec->pos, p, len);
 }
 
 
@@ -669,31 +663,22 @@ ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
 
 
 static void
-ngx_http_cdm_stop_record_char(ngx_http_cdm_stop_record_t *rec, u_char ch)
+ngx_http_cdm_stop_record_int(ngx_http_cdm_stop_record_t *rec, int64_t value)
 {
-    if (rec->pos == NULL || rec->pos == rec->end) {
-        rec->pos = NULL;
-        return;
+    u_char    *p, buf[NGX_INT64_LEN];
+    uint64_t   n;
+
+    p = buf + sizeof(buf);
+    n = (value < 0) ? 0 - (uint64_t) value : (uint64_t) value;
+
+    do {
+        *--p = (u_char) ('0' + n % 10);
+        n /= 10;
+    } while (n);
+
+    if (value < 0) {
+        *--p = '-';
     }
 
-    *rec->pos++ = ch;
-}
-
-
-static void
-ngx_http_cdm_stop_record_number(ngx_http_cdm_stop_record_t *rec, char *key,
-    int64_t value)
-{
-    ngx_http_cdm_stop_record_key(rec, key);
-
-    if (rec->pos == NULL) {
-        return;
-    }
-
-    if ((size_t) (rec->end - rec->pos) < NGX_INT64_LEN) {
-        rec->pos = NULL;
-        return;
-    }
-
-    rec->pos = ngx_sprintf(rec->pos, "%L", value);
+    ngx_http_cdm_stop_record_raw(rec, p, buf + sizeof(buf) - p);
 }

@@ -59,6 +59,8 @@ ngx_http_cdm_stop_stop_renewal(void *data)
     if (cdmcf->worker->renew.timer_set) {
         ngx_del_timer(&cdmcf->worker->renew);
     }
+
+    ngx_http_cdm_stop_held_free(cdmcf->worker->held);
 }
 
 
@@ -78,6 +80,8 @@ ngx_http_cdm_stop_renew_handler(ngx_event_t *ev)
     ngx_add_timer(ev, NGX_HTTP_CDM_STOP_LOOK_EVERY);
 
     cdmcf = ev->data;
+
+    ngx_http_cdm_stop_held_expire(cdmcf->worker->held);
 
     n = ngx_http_cdm_stop_token_due(cdmcf->zone, keys,
                                     NGX_HTTP_CDM_STOP_LOOK_MAX);

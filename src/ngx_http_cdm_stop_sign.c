@@ -164,6 +164,7 @@ ngx_http_cdm_stop_checkpoint(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
     ngx_str_t                    raw, text;
     ngx_time_t                  *tp;
     ngx_uint_t                   slot;
+    ngx_file_info_t              fi;
     ngx_http_cdm_stop_sign_t    *sign;
     ngx_http_cdm_stop_record_t   rec;
 
@@ -190,7 +191,9 @@ ngx_http_cdm_stop_checkpoint(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
 
     /* what is signed has its place in the chain, so the file comes first */
 
-    if (ngx_http_cdm_stop_follow(chain, log) != NGX_OK) {
+    if (ngx_http_cdm_stop_file_ready(chain, 0, &fi, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, &fi, log) != NGX_OK)
+    {
         goto failed;
     }
 

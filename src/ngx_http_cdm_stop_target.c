@@ -14,10 +14,16 @@ static ngx_uint_t ngx_http_cdm_stop_literal(u_char **p, u_char *last,
     char *text, size_t len);
 static ngx_uint_t ngx_http_cdm_stop_project_id(u_char *p, size_t len);
 static ngx_uint_t ngx_http_cdm_stop_cluster_id(u_char *p, size_t len);
-static ngx_int_t ngx_http_cdm_stop_job_name(ngx_http_cdm_stop_target_t *t,
-    u_char *p, u_char *last);
+static ngx_int_t ngx_http_cdm_stop_job_name(ngx_str_t *name, u_char *p,
+    u_char *last);
 static ngx_uint_t ngx_http_cdm_stop_blank(uint32_t c);
-static ngx_uint_t ngx_http_cdm_stop_hex(u_char c);
+
+
+static u_char  ngx_http_cdm_stop_hex[256] = {
+    ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1,
+    ['6'] = 1, ['7'] = 1, ['8'] = 1, ['9'] = 1, ['a'] = 1, ['b'] = 1,
+    ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1
+};
 
 
 ngx_int_t
@@ -67,9 +73,14 @@ ngx_http_cdm_stop_target_parse(ngx_http_cdm_stop_target_t *t, ngx_str_t *uri,
 
     if (p == NULL
         || last - p != sizeof("/stop") - 1
-        || ngx_memcmp(p, "/stop", sizeof("/stop") - 1) != 0
-        || ngx_http_cdm_stop_job_name(t, job, p) != NGX_OK)
+        || ngx_memcmp(p, "/stop", sizeof("/stop") - 1) != 0)
     {
+        goto loose;
+    }
+
+    t->job.data = scratch;
+
+    if (ngx_http_cdm_stop_job_name(&t->job, job, p) != NGX_OK) {
         goto loose;
     }
 
@@ -164,15 +175,16 @@ ngx_http_cdm_stop_literal(u_char **p, u_char *last, char *text, size_t len)
 static ngx_uint_t
 ngx_http_cdm_stop_project_id(u_char *p, size_t len)
 {
-    size_t  i;
+    size_t      i;
+    ngx_uint_t  hex;
+
+    hex = 1;
 
     for (i = 0; i < len; i++) {
-        if (!ngx_http_cdm_stop_hex(p[i])) {
-            return 0;
-        }
+        hex &= ngx_http_cdm_stop_hex[p[i]];
     }
 
-    return 1;
+    return hex;
 }
 
 
@@ -188,7 +200,7 @@ ngx_http_cdm_stop_cluster_id(u_char *p, size_t len)
                 return 0;
             }
 
-        } else if (!ngx_http_cdm_stop_hex(p[i])) {
+        } else if (!ngx_http_cdm_stop_hex[p[i]]) {
             return 0;
         }
     }
@@ -197,26 +209,21 @@ ngx_http_cdm_stop_cluster_id(u_char *p, size_t len)
 }
 
 
-static ngx_uint_t
-ngx_http_cdm_stop_hex(u_char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
-
-
-/* decodes a name once and checks it; nothing that is decoded is read again */
+/*
+ * Decodes a name to name->data, once, and checks it; nothing that is decoded
+ * is read again.
+ */
 
 static ngx_int_t
-ngx_http_cdm_stop_job_name(ngx_http_cdm_stop_target_t *t, u_char *p,
-    u_char *last)
+ngx_http_cdm_stop_job_name(ngx_str_t *name, u_char *p, u_char *last)
 {
     u_char      *dst, *end;
     uint32_t     c, previous;
     ngx_int_t    n;
     ngx_uint_t   chars;
 
-    dst = t->name;
-    end = t->name + NGX_HTTP_CDM_STOP_JOB_LEN;
+    dst = name->data;
+    end = name->data + NGX_HTTP_CDM_STOP_JOB_LEN;
 
     while (p < last) {
 
@@ -242,12 +249,11 @@ ngx_http_cdm_stop_job_name(ngx_http_cdm_stop_target_t *t, u_char *p,
         p += 3;
     }
 
-    t->job.data = t->name;
-    t->job.len = dst - t->name;
+    name->len = dst - name->data;
 
     chars = 0;
     previous = ' ';
-    p = t->name;
+    p = name->data;
 
     while (p < dst) {
 
@@ -277,8 +283,8 @@ ngx_http_cdm_stop_job_name(ngx_http_cdm_stop_target_t *t, u_char *p,
         return NGX_ERROR;
     }
 
-    if ((t->job.len == 1 && t->name[0] == '.')
-        || (t->job.len == 2 && t->name[0] == '.' && t->name[1] == '.'))
+    if ((name->len == 1 && name->data[0] == '.')
+        || (name->len == 2 && name->data[0] == '.' && name->data[1] == '.'))
     {
         return NGX_ERROR;
     }

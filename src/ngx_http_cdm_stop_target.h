@@ -32,8 +32,7 @@
 typedef struct {
     ngx_str_t  project;     /* points into the parsed target */
     ngx_str_t  cluster;     /* points into the parsed target */
-    ngx_str_t  job;         /* decoded, points into name */
-    u_char     name[NGX_HTTP_CDM_STOP_JOB_LEN];
+    ngx_str_t  job;         /* decoded, points into scratch */
 } ngx_http_cdm_stop_target_t;
 
 
@@ -45,7 +44,7 @@ typedef struct {
  *   NGX_ERROR     it is no stop as it stands, but some normalisation would
  *                 make it one (or its ids or name are not legal): refuse it,
  *   NGX_DECLINED  it is some other request.
- * scratch is working memory of at least uri->len bytes.
+ * scratch is working memory of at least uri->len bytes; it has the name then.
  *
  * Source: CDM API reference, StopJob and "URI of the APIs".
  */
@@ -61,7 +60,8 @@ ngx_uint_t ngx_http_cdm_stop_target_resembles(ngx_str_t *uri, u_char *scratch);
 /*
  * Writes the one canonical target of a stop (every byte of the name that is
  * not unreserved in RFC 3986 as %XX) and returns its end; dst has room for
- * NGX_HTTP_CDM_STOP_TARGET_LEN bytes.
+ * NGX_HTTP_CDM_STOP_TARGET_LEN bytes, of which a shorter name needs three less
+ * for each byte.
  */
 u_char *ngx_http_cdm_stop_target_build(u_char *dst,
     ngx_http_cdm_stop_target_t *t);

@@ -16,6 +16,10 @@
 #define NGX_HTTP_CDM_STOP_RUN    20
 
 
+#define ngx_http_cdm_stop_is_plain(c)                                         \
+    (ngx_http_cdm_stop_text_plain[(c) >> 5] & ((uint32_t) 1 << ((c) & 0x1f)))
+
+
 static ngx_uint_t ngx_http_cdm_stop_text_unsafe(uint32_t c);
 static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
 static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
@@ -23,6 +27,23 @@ static void ngx_http_cdm_stop_redact_pieces(ngx_str_t *text,
     ngx_str_t *secret);
 static size_t ngx_http_cdm_stop_stands_for(u_char *p, u_char *last, u_char c);
 static void ngx_http_cdm_stop_redact_after(ngx_str_t *text, char *key);
+
+
+/* what stands for itself: 0x20 to 0x7e but for " and \ */
+
+static uint32_t  ngx_http_cdm_stop_text_plain[] = {
+    0x00000000,
+    0xfffffffb, /* 1111 1111 1111 1111  1111 1111 1111 1011 */
+                /* ?>=< ;:98 7654 3210  /.-, +*)( '&%$ #"!  */
+    0xefffffff, /* 1110 1111 1111 1111  1111 1111 1111 1111 */
+                /* _^]\ [ZYX WVUT SRQP  ONML KJIH GFED CBA@ */
+    0x7fffffff, /* 0111 1111 1111 1111  1111 1111 1111 1111 */
+                /*  ~}| {zyx wvut srqp  onml kjih gfed cba` */
+    0x00000000,
+    0x00000000,
+    0x00000000,
+    0x00000000
+};
 
 
 uint32_t
@@ -102,6 +123,22 @@ ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
     while (p < stop) {
 
         start = p;
+
+        while (p < stop && ngx_http_cdm_stop_is_plain(*p)) {
+            p++;
+        }
+
+        if (p > start) {
+            n = p - start;
+
+            if ((size_t) (end - dst) < n) {
+                return NULL;
+            }
+
+            dst = ngx_cpymem(dst, start, n);
+            continue;
+        }
+
         c = ngx_http_cdm_stop_utf8_decode(&p, last);
 
         if (p > stop) {

@@ -337,7 +337,7 @@ ngx_http_cdm_stop_entry_release(ngx_http_cdm_stop_zone_t *zone,
 size_t
 ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *shm_zone,
     ngx_http_cdm_stop_key_t *key, u_char *dst, size_t size,
-    uint64_t *generation)
+    uint64_t *generation, u_char *fp)
 {
     size_t                      len;
     int64_t                     now;
@@ -359,11 +359,47 @@ ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *shm_zone,
         len = entry->token.len;
         *generation = entry->generation;
         ngx_http_cdm_stop_chunks_get(&entry->token, dst);
+
+        if (fp && entry->fp_key == zone->fp_key) {
+            ngx_memcpy(fp, entry->fp, sizeof(ngx_http_cdm_stop_fingerprint_t));
+
+        } else if (fp) {
+            *fp = '\0';
+        }
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
 
     return len;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_token_keep_fingerprint(ngx_shm_zone_t *shm_zone,
+    ngx_http_cdm_stop_key_t *key, uint64_t generation, ngx_str_t *token,
+    u_char *dst)
+{
+    ngx_http_cdm_stop_zone_t   *zone;
+    ngx_http_cdm_stop_entry_t  *entry;
+
+    if (ngx_http_cdm_stop_token_fingerprint(shm_zone, token, dst) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    zone = shm_zone->data;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    entry = ngx_http_cdm_stop_entry_lookup(zone, key);
+
+    if (entry && entry->generation == generation) {
+        ngx_memcpy(entry->fp, dst, sizeof(ngx_http_cdm_stop_fingerprint_t));
+        entry->fp_key = zone->fp_key;
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return NGX_OK;
 }
 
 
@@ -404,6 +440,7 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
     entry->renew = now + grant->life
                    - ngx_http_cdm_stop_jitter(grant->ahead, 10);
     entry->generation = ++zone->sh->generations;
+    entry->fp_key = 0;
     entry->stamp = grant->stamp;
     entry->tried = 0;
     entry->next_try = 0;

@@ -93,6 +93,9 @@ typedef struct {
 ngx_shm_zone_t *ngx_http_cdm_stop_zone_add(ngx_conf_t *cf, ngx_str_t *name,
     ssize_t size);
 
+/* a number that two keys rarely have in common */
+ngx_uint_t ngx_http_cdm_stop_key_hash(ngx_http_cdm_stop_key_t *key);
+
 /*
  * Looks for a token that is good now.  Returns
  *   NGX_OK        there is one; found->len and generation are set; if there
@@ -138,11 +141,12 @@ ngx_int_t ngx_http_cdm_stop_token_renew(ngx_shm_zone_t *zone,
 
 /*
  * Copies the token of the key to dst, if it is good now and has at most size
- * bytes.  Returns its length and sets generation, or returns 0.
+ * bytes.  Returns its length and sets generation, or returns 0.  fp, which may
+ * be NULL, gets the fingerprint, or a zero byte where none is kept as yet.
  */
 size_t ngx_http_cdm_stop_token_copy(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_key_t *key, u_char *dst, size_t size,
-    uint64_t *generation);
+    uint64_t *generation, u_char *fp);
 
 /*
  * Ends a lease with a token.  Returns NGX_OK, NGX_DECLINED if the lease was
@@ -178,8 +182,19 @@ ngx_int_t ngx_http_cdm_stop_token_drop(ngx_shm_zone_t *zone,
 ngx_int_t ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone,
     ngx_str_t *token, u_char *dst);
 
-/* what fingerprints are made with in place of the random key of the zone */
-void ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
+/*
+ * The same for a token of that key and generation, beside which it is kept,
+ * since it takes longer than all else that is done with a token.
+ */
+ngx_int_t ngx_http_cdm_stop_token_keep_fingerprint(ngx_shm_zone_t *zone,
+    ngx_http_cdm_stop_key_t *key, uint64_t generation, ngx_str_t *token,
+    u_char *dst);
+
+/*
+ * What fingerprints are made with in place of the random key of the zone.
+ * Returns NGX_ERROR if OpenSSL fails.
+ */
+ngx_int_t ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_mac_t *mac);
 
 

@@ -375,16 +375,9 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
         ngx_http_cdm_stop_fail(r, ctx);
     }
 
-    ngx_http_cdm_stop_wipe_connection(u->peer.connection);
+    ngx_http_cdm_stop_wipe_connection(u->peer.connection, ctx->request_len);
 
-    if (ctx->request_header.data) {
-        ngx_explicit_memzero(ctx->request_header.data,
-                             ctx->request_header.len);
-    }
-
-    if (ctx->injected) {
-        ngx_explicit_memzero(ctx->token.data, ctx->token.len);
-    }
+    ngx_http_cdm_stop_leave_token(ctx);
 
     ctx->finalize_request(r, rc);
 }
@@ -447,7 +440,7 @@ ngx_http_cdm_stop_alert_refusals(ngx_http_request_t *r,
 static void
 ngx_http_cdm_stop_conclude(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_str_t   body, token;
+    ngx_str_t   body;
     ngx_uint_t  unread;
 
     body.data = ctx->body;
@@ -461,13 +454,7 @@ ngx_http_cdm_stop_conclude(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
                  && r->upstream->headers_in.content_length_n == -1
                  && !r->upstream->headers_in.chunked);
 
-    /* the request that was sent ends with the token and two line breaks */
-
-    token.len = ctx->token.len;
-    token.data = ctx->request_header.data + ctx->request_header.len
-                 - (sizeof(CRLF CRLF) - 1) - token.len;
-
-    if (ngx_http_cdm_stop_mask_body(&body, &token, r->pool) != NGX_OK) {
+    if (ngx_http_cdm_stop_mask_body(&body, &ctx->token, r->pool) != NGX_OK) {
         unread = 1;
     }
 
@@ -476,10 +463,10 @@ ngx_http_cdm_stop_conclude(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
     ngx_http_cdm_stop_verdict_read(&ctx->verdict, ctx->upstream_status,
                                    unread ? NULL : &body, r->pool);
 
-    ngx_http_cdm_stop_redact(&ctx->verdict.message, &token);
-    ngx_http_cdm_stop_redact(&ctx->verdict.code, &token);
+    ngx_http_cdm_stop_redact(&ctx->verdict.message, &ctx->token);
+    ngx_http_cdm_stop_redact(&ctx->verdict.code, &ctx->token);
 
-    ngx_http_cdm_stop_mask_id(&ctx->upstream_request_id, &token);
+    ngx_http_cdm_stop_mask_id(&ctx->upstream_request_id, &ctx->token);
 
     ngx_http_cdm_stop_record_outcome(r, ctx, ctx->upstream_status);
 }
@@ -512,7 +499,7 @@ ngx_http_cdm_stop_fail(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
 
 void
-ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c)
+ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c, size_t len)
 {
     ngx_buf_t  *b;
 
@@ -523,6 +510,7 @@ ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c)
     b = c->ssl->buf;
 
     if (b && b->start) {
-        ngx_explicit_memzero(b->start, b->end - b->start);
+        ngx_explicit_memzero(b->start,
+                             ngx_min(len, (size_t) (b->end - b->start)));
     }
 }

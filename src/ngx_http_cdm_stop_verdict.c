@@ -21,6 +21,8 @@ typedef struct {
 } ngx_http_cdm_stop_cdm_code_t;
 
 
+static ngx_uint_t ngx_http_cdm_stop_is_empty_object(ngx_str_t *body);
+static u_char *ngx_http_cdm_stop_json_blank(u_char *p, u_char *last);
 static ngx_http_cdm_stop_verdict_e ngx_http_cdm_stop_read_object(
     ngx_http_cdm_stop_verdict_t *v, ngx_uint_t status, json_t *json,
     ngx_pool_t *pool);
@@ -91,6 +93,13 @@ ngx_http_cdm_stop_verdict_read(ngx_http_cdm_stop_verdict_t *v,
         return;
     }
 
+    /* nearly every stop is answered so, and it needs no parser */
+
+    if (ngx_http_cdm_stop_is_empty_object(body)) {
+        v->verdict = ngx_http_cdm_stop_by_status(status, status < 300);
+        return;
+    }
+
     json = json_loadb((char *) body->data, body->len, JSON_REJECT_DUPLICATES,
                       NULL);
 
@@ -102,6 +111,39 @@ ngx_http_cdm_stop_verdict_read(ngx_http_cdm_stop_verdict_t *v,
     }
 
     json_decref(json);
+}
+
+
+static ngx_uint_t
+ngx_http_cdm_stop_is_empty_object(ngx_str_t *body)
+{
+    u_char  *p, *last;
+
+    last = body->data + body->len;
+    p = ngx_http_cdm_stop_json_blank(body->data, last);
+
+    if (p == last || *p != '{') {
+        return 0;
+    }
+
+    p = ngx_http_cdm_stop_json_blank(p + 1, last);
+
+    if (p == last || *p != '}') {
+        return 0;
+    }
+
+    return ngx_http_cdm_stop_json_blank(p + 1, last) == last;
+}
+
+
+static u_char *
+ngx_http_cdm_stop_json_blank(u_char *p, u_char *last)
+{
+    while (p < last && (*p == ' ' || *p == '\t' || *p == CR || *p == LF)) {
+        p++;
+    }
+
+    return p;
 }
 
 

@@ -7,7 +7,6 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include <openssl/hmac.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_verified.h"
 #include "ngx_http_cdm_stop_zone.h"
@@ -42,32 +41,33 @@ static size_t ngx_http_cdm_stop_known_size(size_t len);
 
 ngx_int_t
 ngx_http_cdm_stop_verified_key(ngx_shm_zone_t *shm_zone, u_char *digest,
-    ngx_str_t *token, ngx_http_cdm_stop_key_t *key)
+    ngx_str_t *token, ngx_http_cdm_stop_key_t *key, u_char *fp)
 {
-    u_char                     own[EVP_MAX_MD_SIZE], md[EVP_MAX_MD_SIZE];
+    u_char                     md[NGX_HTTP_CDM_STOP_MAC_LEN];
     ngx_int_t                  rc;
-    unsigned int               n, len;
+    ngx_str_t                  parts[2];
     ngx_http_cdm_stop_zone_t  *zone;
 
     zone = shm_zone->data;
-    rc = NGX_ERROR;
 
     ngx_memzero(key, sizeof(ngx_http_cdm_stop_key_t));
 
-    /*
-     * A key of the identity's own, made of the zone's secret, which is
-     * written once, before there are workers.
-     */
+    /* a token is long, so it is read once for both */
 
-    if (HMAC(EVP_sha256(), zone->sh->secret, NGX_HTTP_CDM_STOP_SECRET_LEN,
-             digest, NGX_HTTP_CDM_STOP_DIGEST_LEN, own, &n)
-        && HMAC(EVP_sha256(), own, n, token->data, token->len, md, &len))
-    {
-        ngx_memcpy(key->digest, md, NGX_HTTP_CDM_STOP_DIGEST_LEN);
-        rc = NGX_OK;
+    rc = ngx_http_cdm_stop_mac(zone->mac, token, 1, md);
+
+    if (rc == NGX_OK) {
+        ngx_hex_dump(fp, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
+
+        parts[0].data = digest;
+        parts[0].len = NGX_HTTP_CDM_STOP_DIGEST_LEN;
+        parts[1].data = md;
+        parts[1].len = sizeof(md);
+
+        rc = ngx_http_cdm_stop_mac(zone->known, parts, 2, key->digest);
     }
 
-    ngx_explicit_memzero(own, sizeof(own));
+    ngx_explicit_memzero(md, sizeof(md));
 
     return rc;
 }
@@ -458,7 +458,7 @@ ngx_http_cdm_stop_known_create(ngx_http_cdm_stop_zone_t *zone,
     }
 
     known->node.key = *key;
-    known->node.rbnode.key = ngx_http_cdm_stop_tree_key(key);
+    known->node.rbnode.key = ngx_http_cdm_stop_key_hash(key);
     known->size = size;
 
     verified->size += size;

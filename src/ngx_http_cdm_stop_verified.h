@@ -31,11 +31,12 @@
  * What IAM said of callers' tokens.  A token is found by a keyed hash over
  * the identity that asks and the token, so that the zone holds no token of a
  * caller, and a byte changed makes another one.  There are facts here and no
- * decisions.  In key, only the digest is used.  "digest" is the identity's.
+ * decisions.  In key, only the digest is used.  "digest" is the identity's; fp
+ * gets the token's fingerprint.
  */
 
 ngx_int_t ngx_http_cdm_stop_verified_key(ngx_shm_zone_t *zone, u_char *digest,
-    ngx_str_t *token, ngx_http_cdm_stop_key_t *key);
+    ngx_str_t *token, ngx_http_cdm_stop_key_t *key, u_char *fp);
 
 /*
  * Looks for what is known of a token.  Returns

@@ -16,6 +16,7 @@
 static ngx_int_t ngx_http_cdm_stop_zone_init(ngx_shm_zone_t *zone,
     void *data);
 static ngx_int_t ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx);
+static ngx_int_t ngx_http_cdm_stop_zone_fp_key(ngx_http_cdm_stop_zone_t *ctx);
 static void ngx_http_cdm_stop_zone_hide(ngx_shm_zone_t *zone);
 static ngx_uint_t ngx_http_cdm_stop_zone_purge(
     ngx_http_cdm_stop_zone_t *zone);
@@ -168,10 +169,27 @@ ngx_http_cdm_stop_tree_insert(ngx_rbtree_node_t *temp,
 }
 
 
-ngx_rbtree_key_t
-ngx_http_cdm_stop_tree_key(ngx_http_cdm_stop_key_t *key)
+/*
+ * A digest is as good as random, a project is not: both are mixed by words.
+ * Keys that fall together only make a look-up longer.
+ */
+
+ngx_uint_t
+ngx_http_cdm_stop_key_hash(ngx_http_cdm_stop_key_t *key)
 {
-    return ngx_crc32_short((u_char *) key, sizeof(ngx_http_cdm_stop_key_t));
+    size_t    i;
+    uint64_t  hash, word[sizeof(ngx_http_cdm_stop_key_t) / sizeof(uint64_t)];
+
+    ngx_memcpy(word, key, sizeof(ngx_http_cdm_stop_key_t));
+
+    hash = 0;
+
+    for (i = 0; i < sizeof(word) / sizeof(word[0]); i++) {
+        hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15;
+        hash ^= hash >> 32;
+    }
+
+    return (ngx_uint_t) hash;
 }
 
 
@@ -200,7 +218,7 @@ ngx_http_cdm_stop_tree_lookup(ngx_rbtree_t *rbtree,
     ngx_rbtree_node_t         *node, *sentinel;
     ngx_http_cdm_stop_node_t  *n;
 
-    hash = ngx_http_cdm_stop_tree_key(key);
+    hash = ngx_http_cdm_stop_key_hash(key);
 
     node = rbtree->root;
     sentinel = rbtree->sentinel;
@@ -251,7 +269,7 @@ ngx_http_cdm_stop_node_alloc(ngx_http_cdm_stop_zone_t *zone,
 
     if (node) {
         node->key = *key;
-        node->rbnode.key = ngx_http_cdm_stop_tree_key(key);
+        node->rbnode.key = ngx_http_cdm_stop_key_hash(key);
     }
 
     return node;
@@ -411,7 +429,7 @@ ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
 }
 
 
-void
+ngx_int_t
 ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
     ngx_http_cdm_stop_mac_t *mac)
 {
@@ -420,6 +438,8 @@ ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
     ctx = zone->data;
 
     ctx->mac = mac;
+
+    return ngx_http_cdm_stop_zone_fp_key(ctx);
 }
 
 
@@ -428,16 +448,67 @@ ngx_http_cdm_stop_zone_fingerprint(ngx_shm_zone_t *zone,
 static ngx_int_t
 ngx_http_cdm_stop_zone_mac(ngx_http_cdm_stop_zone_t *ctx)
 {
-    ngx_str_t  key;
+    u_char                    md[NGX_HTTP_CDM_STOP_MAC_LEN];
+    ngx_str_t                 key, label;
+    ngx_http_cdm_stop_mac_t  *mac;
+
+    key.data = ctx->sh->secret;
+    key.len = NGX_HTTP_CDM_STOP_SECRET_LEN;
+
+    mac = ngx_http_cdm_stop_mac_create(ctx->pool, &key);
+    if (mac == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_str_set(&label, "cdm_stop verified");
+
+    if (ngx_http_cdm_stop_mac(mac, &label, 1, md) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    key.data = md;
+    key.len = sizeof(md);
+
+    ctx->known = ngx_http_cdm_stop_mac_create(ctx->pool, &key);
+
+    ngx_explicit_memzero(md, sizeof(md));
+
+    if (ctx->known == NULL) {
+        return NGX_ERROR;
+    }
 
     if (ctx->mac) {
         return NGX_OK;
     }
 
-    key.data = ctx->sh->secret;
-    key.len = NGX_HTTP_CDM_STOP_SECRET_LEN;
+    ctx->mac = mac;
 
-    ctx->mac = ngx_http_cdm_stop_mac_create(ctx->pool, &key);
+    return ngx_http_cdm_stop_zone_fp_key(ctx);
+}
 
-    return ctx->mac ? NGX_OK : NGX_ERROR;
+
+/*
+ * Fingerprints are kept in the zone, which workers of another configuration,
+ * and with another key, may use as well.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_zone_fp_key(ngx_http_cdm_stop_zone_t *ctx)
+{
+    u_char     md[NGX_HTTP_CDM_STOP_MAC_LEN];
+    ngx_str_t  label;
+
+    ngx_str_set(&label, "cdm_stop fingerprint key");
+
+    if (ngx_http_cdm_stop_mac(ctx->mac, &label, 1, md) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(&ctx->fp_key, md, sizeof(uint64_t));
+
+    /* 0 is that of no fingerprint */
+
+    ctx->fp_key |= 1;
+
+    return NGX_OK;
 }

@@ -86,6 +86,8 @@ typedef struct {
 
     uint64_t                   stamp;       /* of the file it came from */
     uint64_t                   tried;       /* stamp that came to nothing */
+    uint64_t                   fp_key;      /* see zone_t, 0: none is kept */
+    ngx_http_cdm_stop_fingerprint_t  fp;    /* of the token */
 
     unsigned                   used:1;      /* since it was issued */
     unsigned                   via_tried:1; /* its via was refused once */
@@ -179,6 +181,8 @@ typedef struct {
     ngx_http_cdm_stop_shctx_t  *sh;
     ngx_slab_pool_t            *shpool;
     ngx_http_cdm_stop_mac_t    *mac;        /* of fingerprints */
+    uint64_t                    fp_key;     /* tells its keys apart */
+    ngx_http_cdm_stop_mac_t    *known;      /* of keys in "verified" */
     ngx_pool_t                 *pool;
 } ngx_http_cdm_stop_zone_t;
 
@@ -187,7 +191,6 @@ typedef struct {
 
 void ngx_http_cdm_stop_tree_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-ngx_rbtree_key_t ngx_http_cdm_stop_tree_key(ngx_http_cdm_stop_key_t *key);
 ngx_http_cdm_stop_node_t *ngx_http_cdm_stop_tree_lookup(ngx_rbtree_t *rbtree,
     ngx_http_cdm_stop_key_t *key);
 

@@ -127,28 +127,28 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 static ngx_int_t
 parse(ngx_http_cdm_stop_target_t *t, u_char *p, size_t len)
 {
-    u_char     *scratch, *copy;
-    ngx_int_t   rc;
-    ngx_str_t   uri;
+    u_char             *scratch, *copy;
+    ngx_int_t           rc;
+    ngx_str_t           uri;
+    static u_char       names[2][NGX_HTTP_CDM_STOP_JOB_LEN];
+    static ngx_uint_t   n;
 
     copy = malloc(len ? len : 1);
     scratch = malloc(len ? len : 1);
-
     require(copy != NULL && scratch != NULL, "memory");
 
-    ngx_memcpy(copy, p, len);
-
-    uri.data = copy;
+    uri.data = memcpy(copy, p, len);
     uri.len = len;
 
     rc = ngx_http_cdm_stop_target_parse(t, &uri, scratch);
 
     if (rc == NGX_OK) {
+        n = !n;
+        t->job.data = memcpy(names[n], t->job.data, t->job.len);
         require(ngx_http_cdm_stop_target_resembles(&uri, scratch),
                 "a stop resembles a stop");
 
         /* the ids point into the copy */
-
         t->project.data = p + (t->project.data - copy);
         t->cluster.data = p + (t->cluster.data - copy);
     }
