@@ -407,7 +407,12 @@ subtest 'A07 a new file under load' => sub {
             push @answers, $t->finish(splice @open, 0, 10) if @open > 20;
         }
 
-        $t->wait_for(sub { -s $t->path('audit.jsonl') }, what => 'new file');
+        # the master may get to it only when these are all done
+        $t->wait_for(sub {
+            push @open, $t->start_stop(job => 'load' . ++$jobs);
+            push @answers, $t->finish(splice @open);
+            -s $t->path('audit.jsonl');
+        }, what => 'new file');
     }
 
     push @answers, $t->finish(@open);
