@@ -388,10 +388,15 @@ subtest 'A07 a new file under load' => sub {
     my $jobs = 0;
     my (@open, @answers);
 
-    $cdm->reset_log;
+    # a file that is deleted before it is opened again would be an alert
+    rename $t->path('audit.jsonl'), $t->path('old.jsonl');
     unlink grep { !m{\.(?:state|lock)\z} } glob $t->path('audit.jsonl*');
     $t->reopen;
-    $t->put_stop(job => 'start');
+    $t->wait_for(sub {
+        $t->put_stop(job => 'start');
+        -s $t->path('audit.jsonl');
+    }, what => 'the first file');
+    $cdm->reset_log;
 
     for my $turn (1 .. 5) {
         for (1 .. 60) {
@@ -431,7 +436,7 @@ subtest 'A07 a new file under load' => sub {
     my @wrong = grep { join(' ', sort @{$stages{"load$_"} // []})
                        ne 'intent outcome' } 1 .. $jobs;
     is(join(' ', @wrong), '', 'each has its two records, none is doubled');
-    is($cdm->count, $jobs + 1, 'CDM got each of them once');
+    is($cdm->count, $jobs, 'CDM got each of them once');
 };
 
 subtest 'W03 a configuration that is only tested writes nothing' => sub {
