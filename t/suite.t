@@ -61,6 +61,10 @@ for my $leak ($token, 'x' x 1000 . substr($token, 4000, 600),
            'L01 but not the secret');
 }
 
+($exit) = CdmStop::Process::capture("$FindBin::Bin/build/suite", $^X, '-e',
+    $test, 'x' x 100, "$dir/somewhere", 'x' x 100, 0, 0, { timeout => 120 });
+is($exit, 0, 'L01 a secret of one character is no finding');
+
 ($exit, $output) = suite($token, 0, (1 << 24) - 100);
 is($exit, 1, 'L01 across the pieces in which a large file is read');
 
