@@ -16,7 +16,9 @@ use CdmStop::Test;
 my $t = CdmStop::Test->new(log => 'info');
 my ($iam, $cdm) = ($t->iam(token_size => 5000), $t->cdm);
 
-$t->write_secret('secrets/audit_key', "the first audit key, long enough\n");
+my ($first, $second) = map { $t->ledger->key } 1, 2;
+
+$t->write_secret('secrets/audit_key', "$first\n");
 
 $t->config(<<'EOC');
 %%GLOBALS%%
@@ -50,8 +52,7 @@ http {
 }
 EOC
 
-$t->audit_key('the first audit key, long enough',
-              'another audit key, long enough!!');
+$t->audit_key($first, $second);
 $t->start;
 
 sub print_of {
@@ -77,16 +78,16 @@ subtest 'L06 fingerprints are those of the key that is in force' => sub {
 
     my @prints = map { $_->{injected_token} } $t->new_records('audit.jsonl');
     is(scalar @prints, 6, 'six records');
-    my $print = print_of($iam->last_token, 'the first audit key, long enough');
+    my $print = print_of($iam->last_token, $first);
     is($_, $print, 'the fingerprint of the token') for @prints;
 
-    $t->write_secret('secrets/audit_key', "another audit key, long enough!!\n");
+    $t->write_secret('secrets/audit_key', "$second\n");
     $t->reload;
 
     is($t->put_stop(job => "second$_")->{status}, 200, "stop $_") for 1 .. 2;
 
     is(scalar($iam->posts), 1, 'the token is the same');
-    $print = print_of($iam->last_token, 'another audit key, long enough!!');
+    $print = print_of($iam->last_token, $second);
     is($_->{injected_token}, $print, 'by the other key')
         for $t->new_records('audit.jsonl');
 };
@@ -117,7 +118,7 @@ subtest 'D05 what is on its way keeps its token' => sub {
         }
     }
 
-    my $of = sub { print_of($_[0], 'another audit key, long enough!!') };
+    my $of = sub { print_of($_[0], $second) };
 
     for my $n (1 .. 4) {
         $cdm->release("slow$n");
