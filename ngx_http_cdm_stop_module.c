@@ -10,6 +10,8 @@
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_policy.h"
 #include "ngx_http_cdm_stop_refusals.h"
+#include "ngx_http_cdm_stop_stats.h"
+#include "ngx_http_cdm_stop_status.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf);
@@ -166,6 +168,13 @@ static ngx_command_t  ngx_http_cdm_stop_commands[] = {
       0,
       NULL },
 
+    { ngx_string("cdm_stop_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_cdm_stop_status_directive,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("cdm_stop_audit_format"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_http_cdm_stop_audit_format,
@@ -254,10 +263,12 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
 
         /* guards nothing, so it touches nothing */
 
-        return NGX_OK;
+        return ngx_http_cdm_stop_check_status(cf, 0);
     }
 
-    if (ngx_http_cdm_stop_check(cf) != NGX_OK) {
+    if (ngx_http_cdm_stop_check(cf) != NGX_OK
+        || ngx_http_cdm_stop_check_status(cf, 1) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -275,6 +286,10 @@ ngx_http_cdm_stop_postconfiguration(ngx_conf_t *cf)
     }
 
     if (ngx_http_cdm_stop_refusals_init(cf, cdmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_cdm_stop_stats_init(cf, cdmcf) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -399,6 +414,7 @@ ngx_http_cdm_stop_init_process(ngx_cycle_t *cycle)
 
     ngx_http_cdm_stop_start_renewal(cdmcf);
     ngx_http_cdm_stop_start_keeping(cdmcf);
+    ngx_http_cdm_stop_stats_worker(cdmcf);
 
     return ngx_http_cdm_stop_conf_protect(cdmcf->pages, cycle->log);
 }
@@ -431,4 +447,6 @@ ngx_http_cdm_stop_exit_process(ngx_cycle_t *cycle)
         ngx_http_cdm_stop_keep_exit(chains[i], cdmcf->worker->record,
                                     cycle->log);
     }
+
+    ngx_http_cdm_stop_stats_exit(cdmcf);
 }

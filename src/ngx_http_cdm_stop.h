@@ -132,7 +132,9 @@ struct ngx_http_cdm_stop_identity_s {
 
     u_char                          digest[NGX_HTTP_CDM_STOP_DIGEST_LEN];
     ngx_http_upstream_conf_t        upstream;
+    ngx_http_cdm_stop_iam_stats_t  *stats;      /* NULL: not counted */
     unsigned                        ssl:1;
+    unsigned                        used:1;     /* its tokens are injected */
 };
 
 
@@ -189,6 +191,7 @@ typedef struct {
     size_t                          random_left;
     u_char                          random[NGX_HTTP_CDM_STOP_RANDOM];
     ngx_http_cdm_stop_held_t        held[NGX_HTTP_CDM_STOP_HELD];
+    ngx_http_cdm_stop_worker_stats_t *stats;    /* in shared memory, or NULL */
     u_char                          facts[NGX_HTTP_CDM_STOP_FACTS_LEN];
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
                                            + NGX_HTTP_CDM_STOP_RECORD_LEN
@@ -217,6 +220,8 @@ typedef struct {
     ngx_http_conf_ctx_t            *server;     /* for requests of our own */
     void                           *pages;      /* of the configuration */
     ngx_http_cdm_stop_worker_t     *worker;
+    ngx_http_cdm_stop_stats_t      *stats;      /* NULL: nothing is counted */
+    ngx_uint_t                      status;     /* some location tells */
 } ngx_http_cdm_stop_main_conf_t;
 
 
@@ -241,6 +246,9 @@ typedef struct {
 
     ngx_http_core_srv_conf_t       *server;
     ngx_http_core_loc_conf_t       *location;
+    ngx_str_t                       label;      /* of the location */
+    ngx_uint_t                      status;     /* ngx_http_cdm_stop_status_e */
+    ngx_http_cdm_stop_place_t       status_place;
     ngx_http_cdm_stop_place_t       place;      /* of cdm_stop */
     unsigned                        own:1;      /* not inherited */
     unsigned                        named:1;    /* nor is the principal */
@@ -319,6 +327,7 @@ struct ngx_http_cdm_stop_ctx_s {
 
     ngx_http_cdm_stop_sync_wait_t   sync[NGX_HTTP_CDM_STOP_AUDIT_TARGETS];
     ngx_uint_t                      syncing;    /* targets to wait for */
+    int64_t                         sync_start;
 
     /* forwarding */
 
@@ -351,6 +360,7 @@ struct ngx_http_cdm_stop_ctx_s {
     unsigned                        waiting:1;
     unsigned                        waited:1;    /* and has not done with it */
     unsigned                        late:1;      /* waited at all */
+    unsigned                        stale:1;     /* renewal of it fails */
     unsigned                        injected:1;  /* token is the gateway's */
     unsigned                        subrequest:1;
     unsigned                        forwarding:1;

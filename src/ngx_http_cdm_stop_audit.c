@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_stats.h"
 #include "ngx_http_cdm_stop_sync.h"
 
 
@@ -197,14 +198,20 @@ ngx_http_cdm_stop_audit_write(ngx_http_request_t *r,
     ngx_int_t                   rc;
     ngx_uint_t                  i;
     ngx_http_cdm_stop_audit_t  *audit;
+    ngx_http_cdm_stop_stage_e   stage;
 
     rc = NGX_OK;
+
+    stage = ctx->refused ? NGX_HTTP_CDM_STOP_STAGE_REFUSED
+            : (ctx->outcome ? NGX_HTTP_CDM_STOP_STAGE_OUTCOME
+                            : NGX_HTTP_CDM_STOP_STAGE_INTENT);
+
     audit = ctx->conf->audit->elts;
 
     for (i = 0; i < ctx->conf->audit->nelts; i++) {
 
-        if (ngx_http_cdm_stop_chain_append(audit[i].chain, rec, &ctx->slots[i],
-                                           r->connection->log)
+        if (ngx_http_cdm_stop_stats_append(audit[i].chain, rec, &ctx->slots[i],
+                                           r->connection->log, stage)
             == NGX_OK)
         {
             continue;

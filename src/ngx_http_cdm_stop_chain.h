@@ -142,6 +142,15 @@ typedef struct ngx_http_cdm_stop_sync_s  ngx_http_cdm_stop_sync_t;
 
 typedef struct ngx_http_cdm_stop_syslog_s  ngx_http_cdm_stop_syslog_t;
 
+/* what is counted, see stats.h */
+
+typedef struct ngx_http_cdm_stop_stats_s  ngx_http_cdm_stop_stats_t;
+typedef struct ngx_http_cdm_stop_iam_stats_s  ngx_http_cdm_stop_iam_stats_t;
+typedef struct ngx_http_cdm_stop_audit_stats_s
+    ngx_http_cdm_stop_audit_stats_t;
+typedef struct ngx_http_cdm_stop_worker_stats_s
+    ngx_http_cdm_stop_worker_stats_t;
+
 typedef struct ngx_http_cdm_stop_ctx_s  ngx_http_cdm_stop_ctx_t;
 
 
@@ -174,6 +183,7 @@ typedef struct {
     ngx_cycle_t                    *cycle;
     time_t                          state_logged;
     ngx_http_cdm_stop_sync_t       *sync;       /* NULL: for no location */
+    ngx_http_cdm_stop_audit_stats_t *stats;     /* NULL: not counted */
     ngx_uint_t                      lost;       /* records, by this worker */
     time_t                          lost_logged;
     time_t                          gone_logged;    /* a deleted file */

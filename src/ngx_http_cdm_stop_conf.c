@@ -129,6 +129,13 @@ ngx_http_cdm_stop_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->own = (prev->own && prev->location == NULL);
     }
 
+    if (conf->status && !conf->own) {
+
+        /* it tells of the gateway, and nothing of CDM */
+
+        conf->identity = NULL;
+    }
+
     ngx_conf_merge_ptr_value(conf->identity, prev->identity, NULL);
     ngx_conf_merge_uint_value(conf->verify, prev->verify,
                               NGX_HTTP_CDM_STOP_VERIFY_REQUIRED);

@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_fetch.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_fetch_start(ngx_http_cdm_stop_fetch_t *f,
@@ -61,6 +62,9 @@ ngx_http_cdm_stop_fetch(ngx_http_cdm_stop_main_conf_t *cdmcf,
         ngx_http_close_connection(c);
     }
 
+    ngx_http_cdm_stop_stats_iam(cdmcf, identity, NGX_HTTP_CDM_STOP_ISSUE,
+                                NGX_HTTP_CDM_STOP_IAM_LOCAL, 0);
+
     (void) ngx_http_cdm_stop_token_failed(cdmcf->zone, key, lease,
                                           &identity->terms,
                                           NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
@@ -103,6 +107,9 @@ ngx_http_cdm_stop_fetch_verify(ngx_http_cdm_stop_main_conf_t *cdmcf,
     if (c) {
         ngx_http_close_connection(c);
     }
+
+    ngx_http_cdm_stop_stats_iam(cdmcf, identity, NGX_HTTP_CDM_STOP_VERIFY,
+                                NGX_HTTP_CDM_STOP_IAM_LOCAL, 0);
 
     (void) ngx_http_cdm_stop_verified_failed(cdmcf->zone, identity->digest,
                                              &ctx->key, &found->lease,
@@ -516,6 +523,10 @@ ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
                       "\"margin\" of %L seconds is more than a third of that",
                       grant->life / 1000, grant->margin / 1000);
 
+        ngx_http_cdm_stop_stats_iam(f->cdmcf, f->identity,
+                                    NGX_HTTP_CDM_STOP_ISSUE,
+                                    NGX_HTTP_CDM_STOP_IAM_UNUSED, f->start);
+
         (void) ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key,
                                               &f->lease, terms,
                                               NGX_HTTP_CDM_STOP_FAIL_ANSWER,
@@ -532,6 +543,12 @@ ngx_http_cdm_stop_fetch_issued(ngx_http_cdm_stop_fetch_t *f,
 
     rc = ngx_http_cdm_stop_token_publish(f->cdmcf->zone, &f->key, &f->lease,
                                          &f->answer.token, grant);
+
+    ngx_http_cdm_stop_stats_iam(f->cdmcf, f->identity,
+                                NGX_HTTP_CDM_STOP_ISSUE,
+                                (rc == NGX_OK) ? NGX_HTTP_CDM_STOP_IAM_OK
+                                               : NGX_HTTP_CDM_STOP_IAM_UNUSED,
+                                f->start);
 
     if (rc == NGX_OK) {
         ngx_log_error(NGX_LOG_INFO, &f->log, 0,
@@ -597,31 +614,6 @@ ngx_http_cdm_stop_fetch_reason(ngx_http_cdm_stop_fetch_t *f)
 }
 
 
-int64_t
-ngx_http_cdm_stop_fetch_retry(ngx_http_cdm_stop_fetch_t *f)
-{
-    time_t  now;
-
-    if (!f->complete) {
-        return 0;
-    }
-
-    if (f->retry_date <= 0) {
-        return f->retry_after;
-    }
-
-    now = (f->answer.date == (time_t) NGX_ERROR) ? ngx_time()
-                                                 : f->answer.date;
-
-    if (f->retry_date <= now) {
-        return 0;
-    }
-
-    return ngx_min((int64_t) (f->retry_date - now) * 1000,
-                   NGX_HTTP_CDM_STOP_RETRY_MAX);
-}
-
-
 static void
 ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     ngx_http_cdm_stop_fail_e fail, const char *error)
@@ -629,6 +621,9 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
     size_t   len;
     u_char   text[NGX_HTTP_CDM_STOP_IAM_TEXT_LEN];
     int64_t  rest;
+
+    ngx_http_cdm_stop_stats_iam(f->cdmcf, f->identity,
+                                NGX_HTTP_CDM_STOP_ISSUE, fail, f->start);
 
     rest = ngx_http_cdm_stop_token_failed(f->cdmcf->zone, &f->key, &f->lease,
                                           &f->identity->terms, fail,
@@ -670,31 +665,4 @@ ngx_http_cdm_stop_fetch_failed(ngx_http_cdm_stop_fetch_t *f,
                   "IAM gave no token: %s (status %ui, message \"%*s\"), "
                   "next try in %L ms",
                   error, f->answer.status, len, text, rest);
-}
-
-
-/* a message of IAM may echo what it was sent */
-
-size_t
-ngx_http_cdm_stop_fetch_message(ngx_http_cdm_stop_fetch_t *f, u_char *text)
-{
-    u_char     *p, buf[NGX_HTTP_CDM_STOP_IAM_MESSAGE_LEN];
-    ngx_str_t   message, *secret;
-
-    message.data = buf;
-    message.len = ngx_http_cdm_stop_iam_message(&f->answer.body, buf,
-                                                sizeof(buf));
-    secret = f->auth.len ? &f->auth : &f->identity->credentials.password;
-
-    ngx_http_cdm_stop_redact(&message, secret);
-
-    if (f->subject.len && f->by_gateway) {
-        ngx_http_cdm_stop_redact(&message, &f->subject);
-    }
-
-    p = ngx_http_cdm_stop_json_text(text,
-                                    text + NGX_HTTP_CDM_STOP_IAM_TEXT_LEN,
-                                    &message, sizeof(buf));
-
-    return p ? (size_t) (p - text) : 0;
 }

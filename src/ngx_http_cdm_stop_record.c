@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_refusals.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 /* bounds of a field, in bytes, before it is escaped */
@@ -86,6 +87,7 @@ ngx_http_cdm_stop_record_refused(ngx_http_request_t *r,
     ngx_http_cdm_stop_record_t  rec;
 
     ctx->refused = 1;
+    ngx_http_cdm_stop_stats_end(r, ctx, status);
 
     if (ctx->conf->audit->nelts == 0
         || !ngx_http_cdm_stop_refusals_admit(ctx->conf->refusals))
@@ -124,7 +126,7 @@ ngx_http_cdm_stop_record_refusals(ngx_http_cdm_stop_main_conf_t *cdmcf,
 
     rec.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
 
-    return ngx_http_cdm_stop_chain_append(chain, &rec, &slot, ngx_cycle->log);
+    return ngx_http_cdm_stop_stats_summary(chain, &rec, &slot);
 }
 
 
@@ -191,6 +193,7 @@ ngx_http_cdm_stop_record_outcome(ngx_http_request_t *r,
     ngx_http_cdm_stop_record_t  rec;
 
     ctx->outcome = 1;
+    ngx_http_cdm_stop_stats_end(r, ctx, status);
 
     if (ctx->conf->audit->nelts == 0) {
         return;

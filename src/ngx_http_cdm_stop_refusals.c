@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_refusals.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 static ngx_http_cdm_stop_refusals_t *ngx_http_cdm_stop_refusals_get(
@@ -177,6 +178,8 @@ ngx_http_cdm_stop_refusals_admit(ngx_http_cdm_stop_refusals_t *refusals)
         refusals->count++;
         return 1;
     }
+
+    ngx_http_cdm_stop_stats_summed_up(refusals->targets);
 
     tp = ngx_timeofday();
 

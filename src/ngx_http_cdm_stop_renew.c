@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 /* a look for tokens to renew, in milliseconds, and how many at one look */
@@ -82,6 +83,7 @@ ngx_http_cdm_stop_renew_handler(ngx_event_t *ev)
     cdmcf = ev->data;
 
     ngx_http_cdm_stop_held_expire(cdmcf->worker->held);
+    ngx_http_cdm_stop_stats_tick(cdmcf);
 
     n = ngx_http_cdm_stop_token_due(cdmcf->zone, keys,
                                     NGX_HTTP_CDM_STOP_LOOK_MAX);

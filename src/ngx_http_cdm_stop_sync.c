@@ -250,6 +250,7 @@ ngx_http_cdm_stop_sync_wait(ngx_http_request_t *r,
     cdmcf->worker->waiting++;
     ctx->syncing = n;
     ctx->sync_waits = 1;
+    ctx->sync_start = ngx_http_cdm_stop_now();
 
     /* the cleanup of the context ends the wait if the client leaves */
 

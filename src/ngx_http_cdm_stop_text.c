@@ -20,7 +20,6 @@
     (ngx_http_cdm_stop_text_plain[(c) >> 5] & ((uint32_t) 1 << ((c) & 0x1f)))
 
 
-static ngx_uint_t ngx_http_cdm_stop_text_unsafe(uint32_t c);
 static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
 static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
 static void ngx_http_cdm_stop_redact_pieces(ngx_str_t *text,
@@ -180,7 +179,7 @@ ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_cdm_stop_text_unsafe(uint32_t c)
 {
     if (c < 0x20 || (c >= 0x7f && c <= 0x9f)) {

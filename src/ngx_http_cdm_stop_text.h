@@ -24,6 +24,12 @@
 uint32_t ngx_http_cdm_stop_utf8_decode(u_char **p, u_char *last);
 
 /*
+ * Whether a character may change how the text around it is shown: controls,
+ * separators of lines, bidirectional controls.
+ */
+ngx_uint_t ngx_http_cdm_stop_text_unsafe(uint32_t c);
+
+/*
  * Writes src as the inside of a JSON string to [dst, end): at most max bytes
  * of src, cut before a character that does not fit in whole and then ended
  * by an ellipsis.  Malformed UTF-8 becomes U+FFFD; controls (C0, DEL, C1),

@@ -57,6 +57,7 @@ ngx_http_cdm_stop_token_find(ngx_shm_zone_t *shm_zone,
 
         found->len = entry->token.len;
         found->generation = entry->generation;
+        found->stale = (entry->failures != 0);
 
         if (now >= entry->renew) {
             (void) ngx_http_cdm_stop_entry_lease(zone, entry, terms, now,
@@ -436,6 +437,9 @@ ngx_http_cdm_stop_token_publish(ngx_shm_zone_t *shm_zone,
 
     ngx_http_cdm_stop_entry_release(zone, entry);
 
+    entry->issued = now;
+    entry->issues++;
+    entry->life = grant->life;
     entry->end = now + grant->life - grant->margin;
     entry->renew = now + grant->life
                    - ngx_http_cdm_stop_jitter(grant->ahead, 10);

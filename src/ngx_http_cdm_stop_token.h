@@ -82,6 +82,7 @@ typedef struct {
     int64_t                    retry;       /* milliseconds until next try */
     ngx_http_cdm_stop_fail_e   fail;
     ngx_http_cdm_stop_lease_t  lease;       /* filled if it is now ours */
+    unsigned                   stale:1;     /* its renewal fails */
     unsigned                   by_gateway:1;/* see verified.h */
 } ngx_http_cdm_stop_found_t;
 

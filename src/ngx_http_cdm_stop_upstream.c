@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 static void ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
@@ -350,6 +351,8 @@ ngx_http_cdm_stop_finalize(ngx_http_request_t *r, ngx_int_t rc)
     if (u->state && u->state->peer) {
         ctx->upstream_name = *u->state->peer;
     }
+
+    ngx_http_cdm_stop_stats_cdm(r, ctx);
 
     if (ctx->upstream_status == NGX_HTTP_UNAUTHORIZED && !ctx->injected) {
         ngx_http_cdm_stop_forget_caller(r, ctx);

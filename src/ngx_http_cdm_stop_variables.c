@@ -9,10 +9,15 @@
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_policy.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_variable_stop(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_cdm_stop_variable_part(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_http_cdm_stop_target_t *ngx_http_cdm_stop_variable_target(
+    ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_variable_text(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_cdm_stop_variable_id(ngx_http_request_t *r,
@@ -41,17 +46,17 @@ static ngx_http_variable_t  ngx_http_cdm_stop_vars[] = {
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("cdm_stop_project_id"), NULL,
-      ngx_http_cdm_stop_variable_text,
-      offsetof(ngx_http_cdm_stop_ctx_t, target.project),
+      ngx_http_cdm_stop_variable_part,
+      offsetof(ngx_http_cdm_stop_target_t, project),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("cdm_stop_cluster_id"), NULL,
-      ngx_http_cdm_stop_variable_text,
-      offsetof(ngx_http_cdm_stop_ctx_t, target.cluster),
+      ngx_http_cdm_stop_variable_part,
+      offsetof(ngx_http_cdm_stop_target_t, cluster),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("cdm_stop_job_name"), NULL, ngx_http_cdm_stop_variable_text,
-      offsetof(ngx_http_cdm_stop_ctx_t, target.job),
+    { ngx_string("cdm_stop_job_name"), NULL, ngx_http_cdm_stop_variable_part,
+      offsetof(ngx_http_cdm_stop_target_t, job),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("cdm_stop_principal"), NULL, ngx_http_cdm_stop_variable_text,
@@ -123,18 +128,64 @@ static ngx_int_t
 ngx_http_cdm_stop_variable_stop(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    ngx_http_cdm_stop_ctx_t  *ctx;
+    *v = ngx_http_cdm_stop_variable_target(r->main)
+         ? ngx_http_variable_true_value : ngx_http_variable_null_value;
 
-    ctx = ngx_http_cdm_stop_get_ctx(r->main);
+    return NGX_OK;
+}
 
-    if (ctx == NULL || ctx->target.job.len == 0) {
-        *v = ngx_http_variable_null_value;
+
+static ngx_int_t
+ngx_http_cdm_stop_variable_part(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_cdm_stop_target_t  *target;
+
+    target = ngx_http_cdm_stop_variable_target(r->main);
+
+    if (target == NULL) {
+        v->not_found = 1;
         return NGX_OK;
     }
 
-    *v = ngx_http_variable_true_value;
+    return ngx_http_cdm_stop_variable_set(v,
+                                   (ngx_str_t *) ((u_char *) target + data));
+}
 
-    return NGX_OK;
+
+/*
+ * The parts of the target are there before our handler is, for what limits or
+ * logs requests in an earlier phase.
+ */
+
+static ngx_http_cdm_stop_target_t *
+ngx_http_cdm_stop_variable_target(ngx_http_request_t *r)
+{
+    ngx_http_cdm_stop_ctx_t       *ctx;
+    ngx_http_cdm_stop_target_t    *target;
+    ngx_http_cdm_stop_loc_conf_t  *cdcf;
+
+    ctx = ngx_http_cdm_stop_get_ctx(r);
+
+    if (ctx) {
+        return ctx->target.job.len ? &ctx->target : NULL;
+    }
+
+    cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
+
+    if (cdcf->identity == NULL || r->unparsed_uri.len == 0) {
+        return NULL;
+    }
+
+    target = ngx_palloc(r->pool, sizeof(ngx_http_cdm_stop_target_t));
+
+    if (target == NULL
+        || ngx_http_cdm_stop_recognise(r, target) != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return target;
 }
 
 
@@ -238,10 +289,6 @@ ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
     ngx_http_cdm_stop_ctx_t  *ctx;
-    static ngx_str_t          none = ngx_string("NONE");
-    static ngx_str_t          hit = ngx_string("HIT");
-    static ngx_str_t          waited = ngx_string("WAIT");
-    static ngx_str_t          renewed = ngx_string("RENEWED");
 
     ctx = ngx_http_cdm_stop_get_ctx(r->main);
 
@@ -250,15 +297,8 @@ ngx_http_cdm_stop_variable_token(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (!ctx->injected || ctx->token_len == 0) {
-        return ngx_http_cdm_stop_variable_set(v, &none);
-    }
-
-    if (ctx->repeated) {
-        return ngx_http_cdm_stop_variable_set(v, &renewed);
-    }
-
-    return ngx_http_cdm_stop_variable_set(v, ctx->late ? &waited : &hit);
+    return ngx_http_cdm_stop_variable_set(v,
+             ngx_http_cdm_stop_token_name(ngx_http_cdm_stop_token_state(ctx)));
 }
 
 
@@ -267,11 +307,6 @@ ngx_http_cdm_stop_variable_verify(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
     ngx_http_cdm_stop_ctx_t  *ctx;
-    static ngx_str_t          none = ngx_string("NONE");
-    static ngx_str_t          hit = ngx_string("HIT");
-    static ngx_str_t          waited = ngx_string("WAIT");
-    static ngx_str_t          refused = ngx_string("REFUSED");
-    static ngx_str_t          failed = ngx_string("FAILED");
 
     ctx = ngx_http_cdm_stop_get_ctx(r->main);
 
@@ -280,18 +315,77 @@ ngx_http_cdm_stop_variable_verify(ngx_http_request_t *r,
         return NGX_OK;
     }
 
+    return ngx_http_cdm_stop_variable_set(v,
+           ngx_http_cdm_stop_caller_name(ngx_http_cdm_stop_caller_state(ctx)));
+}
+
+
+ngx_http_cdm_stop_token_e
+ngx_http_cdm_stop_token_state(ngx_http_cdm_stop_ctx_t *ctx)
+{
+    if (!ctx->injected || ctx->token_len == 0) {
+        return NGX_HTTP_CDM_STOP_TOKEN_NONE;
+    }
+
+    if (ctx->repeated) {
+        return NGX_HTTP_CDM_STOP_TOKEN_RENEWED;
+    }
+
+    if (ctx->stale) {
+        return NGX_HTTP_CDM_STOP_TOKEN_STALE;
+    }
+
+    return ctx->late ? NGX_HTTP_CDM_STOP_TOKEN_WAIT
+                     : NGX_HTTP_CDM_STOP_TOKEN_HIT;
+}
+
+
+ngx_http_cdm_stop_caller_e
+ngx_http_cdm_stop_caller_state(ngx_http_cdm_stop_ctx_t *ctx)
+{
     if (ctx->caller.verified) {
-        return ngx_http_cdm_stop_variable_set(v, ctx->verify_late ? &waited
-                                                                  : &hit);
+        return ctx->verify_late ? NGX_HTTP_CDM_STOP_CALLER_WAIT
+                                : NGX_HTTP_CDM_STOP_CALLER_HIT;
     }
 
     if (ctx->error == &ngx_http_cdm_stop_not_valid
         || ctx->waived == &ngx_http_cdm_stop_not_valid)
     {
-        return ngx_http_cdm_stop_variable_set(v, &refused);
+        return NGX_HTTP_CDM_STOP_CALLER_REFUSED;
     }
 
-    return ngx_http_cdm_stop_variable_set(v, ctx->verifying ? &failed : &none);
+    return ctx->verifying ? NGX_HTTP_CDM_STOP_CALLER_FAILED
+                          : NGX_HTTP_CDM_STOP_CALLER_NONE;
+}
+
+
+ngx_str_t *
+ngx_http_cdm_stop_token_name(ngx_http_cdm_stop_token_e state)
+{
+    static ngx_str_t  names[] = {
+        ngx_string("NONE"),
+        ngx_string("HIT"),
+        ngx_string("WAIT"),
+        ngx_string("STALE"),
+        ngx_string("RENEWED")
+    };
+
+    return &names[state];
+}
+
+
+ngx_str_t *
+ngx_http_cdm_stop_caller_name(ngx_http_cdm_stop_caller_e state)
+{
+    static ngx_str_t  names[] = {
+        ngx_string("NONE"),
+        ngx_string("HIT"),
+        ngx_string("WAIT"),
+        ngx_string("REFUSED"),
+        ngx_string("FAILED")
+    };
+
+    return &names[state];
 }
 
 

@@ -440,6 +440,7 @@ ngx_http_cdm_stop_known_create(ngx_http_cdm_stop_zone_t *zone,
 
     while (verified->size + size > verified->max) {
         if (!ngx_http_cdm_stop_known_evict(zone, 1, 0)) {
+            zone->sh->full++;
             return NULL;
         }
     }
@@ -453,6 +454,7 @@ ngx_http_cdm_stop_known_create(ngx_http_cdm_stop_zone_t *zone,
         }
 
         if (!ngx_http_cdm_stop_known_evict(zone, NGX_HTTP_CDM_STOP_EVICT, 0)) {
+            zone->sh->full++;
             return NULL;
         }
     }
@@ -462,6 +464,7 @@ ngx_http_cdm_stop_known_create(ngx_http_cdm_stop_zone_t *zone,
     known->size = size;
 
     verified->size += size;
+    verified->entries++;
 
     ngx_rbtree_insert(&verified->rbtree, &known->node.rbnode);
     ngx_queue_insert_head(&verified->refused, &known->queue);
@@ -476,6 +479,10 @@ ngx_http_cdm_stop_known_touch(ngx_http_cdm_stop_zone_t *zone,
 {
     ngx_queue_remove(&known->queue);
 
+    zone->sh->verified.nvalid -= known->listed;
+    known->listed = (known->len != 0);
+    zone->sh->verified.nvalid += known->listed;
+
     ngx_queue_insert_head(known->len ? &zone->sh->verified.valid
                                      : &zone->sh->verified.refused,
                           &known->queue);
@@ -487,6 +494,8 @@ ngx_http_cdm_stop_known_free(ngx_http_cdm_stop_zone_t *zone,
     ngx_http_cdm_stop_known_t *known)
 {
     zone->sh->verified.size -= known->size;
+    zone->sh->verified.entries--;
+    zone->sh->verified.nvalid -= known->listed;
 
     ngx_queue_remove(&known->queue);
     ngx_rbtree_delete(&zone->sh->verified.rbtree, &known->node.rbnode);
@@ -565,6 +574,7 @@ ngx_http_cdm_stop_known_evict(ngx_http_cdm_stop_zone_t *zone, ngx_uint_t max,
             }
 
             ngx_http_cdm_stop_known_free(zone, known);
+            zone->sh->verified.evictions++;
             n++;
         }
     }

@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
 #include "ngx_http_cdm_stop_fetch.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 static ngx_int_t ngx_http_cdm_stop_verify_ask(
@@ -104,6 +105,12 @@ ngx_http_cdm_stop_verify_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 
     } else if (f->answer.status == NGX_HTTP_FORBIDDEN && !f->by_gateway) {
 
+        /* the first half of an exchange: IAM wants another one to ask */
+
+        ngx_http_cdm_stop_stats_iam(f->cdmcf, f->identity,
+                                    NGX_HTTP_CDM_STOP_VERIFY,
+                                    NGX_HTTP_CDM_STOP_IAM_UNUSED, f->start);
+
         ngx_http_cdm_stop_verified_abandon(f->cdmcf->zone, f->identity->digest,
                                            &f->key, &f->lease, 1);
 
@@ -182,6 +189,12 @@ ngx_http_cdm_stop_verify_known(ngx_http_cdm_stop_fetch_t *f,
 
     end = facts ? f->start + facts->life : 0;
 
+    ngx_http_cdm_stop_stats_iam(f->cdmcf, f->identity,
+                                NGX_HTTP_CDM_STOP_VERIFY,
+                                facts ? NGX_HTTP_CDM_STOP_IAM_OK
+                                      : NGX_HTTP_CDM_STOP_FAIL_REFUSED,
+                                f->start);
+
     rc = ngx_http_cdm_stop_verified_publish(f->cdmcf->zone,
                                             f->identity->digest, &f->key,
                                             &f->lease, facts, end);
@@ -216,6 +229,9 @@ ngx_http_cdm_stop_verify_failed(ngx_http_cdm_stop_fetch_t *f,
     u_char      text[NGX_HTTP_CDM_STOP_IAM_TEXT_LEN];
     int64_t     rest;
     ngx_uint_t  level;
+
+    ngx_http_cdm_stop_stats_iam(f->cdmcf, f->identity,
+                                NGX_HTTP_CDM_STOP_VERIFY, fail, f->start);
 
     rest = ngx_http_cdm_stop_verified_failed(f->cdmcf->zone,
                                              f->identity->digest, &f->key,

@@ -96,6 +96,7 @@ ngx_http_cdm_stop_wait_done(ngx_http_cdm_stop_ctx_t *ctx,
     ctx->token_len = found->len;
     ctx->found = found->generation;
     ctx->found_time = ngx_current_msec;
+    ctx->stale = found->stale;
 
     ctx->retry_after = found->retry;
     ctx->fail = found->fail;

@@ -292,6 +292,7 @@ ngx_http_cdm_stop_zone_alloc(ngx_http_cdm_stop_zone_t *zone, size_t size)
         if (!ngx_http_cdm_stop_zone_purge(zone)
             && !ngx_http_cdm_stop_verified_evict(zone))
         {
+            zone->sh->full++;
             return NULL;
         }
     }

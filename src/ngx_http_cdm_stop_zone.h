@@ -76,6 +76,9 @@ typedef struct {
     ngx_pid_t                  owner;
 
     uint64_t                   generation;
+    uint64_t                   issues;      /* tokens so far */
+    int64_t                    issued;
+    int64_t                    life;        /* from then on */
     int64_t                    renew;       /* when it is time to */
     int64_t                    end;         /* of the token, minus margin */
 
@@ -132,6 +135,7 @@ typedef struct {
 
     unsigned                   refused:1;
     unsigned                   by_gateway:1;
+    unsigned                   listed:1;    /* as valid */
 
     size_t                     size;        /* of this block */
     size_t                     len;
@@ -162,6 +166,9 @@ typedef struct {
     ngx_queue_t                verifiers;
     size_t                     size;        /* of all entries */
     size_t                     max;
+    ngx_uint_t                 entries;
+    ngx_uint_t                 nvalid;      /* of them, in the first queue */
+    uint64_t                   evictions;
 } ngx_http_cdm_stop_verified_t;
 
 
@@ -171,6 +178,7 @@ typedef struct {
     ngx_http_cdm_stop_verified_t  verified;
     uint64_t                      leases;   /* given so far */
     uint64_t                      generations;
+    uint64_t                      full;     /* times there was no room */
     void                         *buckets;  /* of callers' rates */
     ngx_uint_t                    nbuckets;
     u_char                        secret[NGX_HTTP_CDM_STOP_SECRET_LEN];

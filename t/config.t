@@ -282,8 +282,8 @@ $lint->is_error(
     '"cdm_stop" directive is duplicate');
 $lint->is_error(
     'C01 a later directive',
-    $lint->with(LOCATION => 'cdm_stop_status org { }'),
-    'LOCATION', 'unknown directive "cdm_stop_status"');
+    $lint->with(LOCATION => 'cdm_stop_quota org { }'),
+    'LOCATION', 'unknown directive "cdm_stop_quota"');
 
 
 # headers that may pass

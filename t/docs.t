@@ -190,6 +190,7 @@ EOI
 
     } elsif ($example =~ /^location/m) {
         $server = $example;
+        $location = $guard && "$guard $rest";
 
     } elsif ($example =~ /^(?:cdm_stop_(?:zone|iam|policy|audit_key|audit_sign)
                              |log_format)\b/mx) {
@@ -202,7 +203,7 @@ EOI
         $location = "$guard $rest\n$example";
     }
 
-    $server = "location /v1.1/ { $location }" if $location ne '';
+    $server .= "location /v1.1/ { $location }" if $location ne '';
     $server = "server { listen 127.0.0.1:%%PORT%%; $server }" if $server ne '';
 
     return <<"EOC";

@@ -17,7 +17,8 @@ for group; do
         ;;
     test)
         packages="$packages perl curl openssl ca-certificates
-            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate"
+            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate
+            prometheus"
         ;;
     static)
         packages="$packages dpkg-dev"

@@ -1,0 +1,599 @@
+
+/*
+ * Copyright (C) 2026 the ngx_http_cdm_stop_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_policy.h"
+#include "ngx_http_cdm_stop_stats.h"
+
+
+#define ngx_http_cdm_stop_add(counter)                                        \
+    (void) ngx_atomic_fetch_add(&(counter), 1)
+
+
+static void ngx_http_cdm_stop_count_error(ngx_http_cdm_stop_stats_sh_t *sh,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static void ngx_http_cdm_stop_count_decision(ngx_http_cdm_stop_stats_t *stats,
+    ngx_http_cdm_stop_ctx_t *ctx);
+static ngx_http_cdm_stop_rule_stats_t *ngx_http_cdm_stop_count_find(
+    ngx_http_cdm_stop_stats_t *stats, ngx_http_cdm_stop_rule_stats_t *labels,
+    ngx_str_t *texts);
+static ngx_http_cdm_stop_rule_stats_t *ngx_http_cdm_stop_count_insert(
+    ngx_http_cdm_stop_stats_sh_t *sh, ngx_uint_t bucket,
+    ngx_http_cdm_stop_rule_stats_t *labels, ngx_str_t *texts);
+static uint64_t ngx_http_cdm_stop_count_hash(uint64_t hash, ngx_str_t *text);
+static void ngx_http_cdm_stop_count_value(ngx_http_cdm_stop_histogram_t *h,
+    const ngx_uint_t *bounds, ngx_uint_t value);
+static void ngx_http_cdm_stop_count_health(ngx_http_cdm_stop_health_t *health,
+    ngx_uint_t failed, ngx_uint_t cause);
+static void ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
+static size_t ngx_http_cdm_stop_count_text(u_char *dst, size_t size,
+    ngx_str_t *src);
+static int64_t ngx_http_cdm_stop_count_clock(void);
+
+
+/* 5 ms to 60 s, in milliseconds; the last bucket has no bound */
+
+const ngx_uint_t  ngx_http_cdm_stop_bounds_ms[] = {
+    5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000
+};
+
+
+/* 10 us to 1 s, in microseconds */
+
+const ngx_uint_t  ngx_http_cdm_stop_bounds_us[] = {
+    10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 50000, 250000, 1000000
+};
+
+
+void
+ngx_http_cdm_stop_stats_end(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
+{
+    ngx_http_cdm_stop_stats_t      *stats;
+    ngx_http_cdm_stop_stats_sh_t   *sh;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+    stats = cdmcf->stats;
+
+    if (stats == NULL) {
+        return;
+    }
+
+    sh = stats->sh;
+
+    ngx_http_cdm_stop_add(sh->verdicts[ctx->verdict.verdict]);
+    ngx_http_cdm_stop_add(sh->tokens[ngx_http_cdm_stop_token_state(ctx)]);
+    ngx_http_cdm_stop_add(sh->callers[ngx_http_cdm_stop_caller_state(ctx)]);
+
+    if (ctx->late) {
+        ngx_http_cdm_stop_count_value(&sh->wait, ngx_http_cdm_stop_bounds_ms,
+                                      (ngx_uint_t) ctx->wait_time);
+    }
+
+    if (ctx->error || ctx->refused) {
+        ngx_http_cdm_stop_count_error(sh, ctx);
+    }
+
+    if (ctx->decision != NGX_HTTP_CDM_STOP_DECISION_NONE) {
+        ngx_http_cdm_stop_count_decision(stats, ctx);
+    }
+
+    ngx_http_cdm_stop_count_last(stats, ctx, status);
+}
+
+
+/* a code is CDMSTOP.0a0b, or nginx itself ended the request */
+
+static void
+ngx_http_cdm_stop_count_error(ngx_http_cdm_stop_stats_sh_t *sh,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    u_char  *p;
+
+    if (ctx->error == NULL) {
+        ngx_http_cdm_stop_add(sh->others);
+        return;
+    }
+
+    p = ctx->error->code.data + sizeof("CDMSTOP.") - 1;
+
+    ngx_http_cdm_stop_add(sh->errors[p[1] - '0'][p[3] - '0']);
+}
+
+
+static void
+ngx_http_cdm_stop_count_decision(ngx_http_cdm_stop_stats_t *stats,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_str_t                        texts[4];
+    ngx_uint_t                       i;
+    ngx_http_cdm_stop_rule_stats_t  *rule, labels;
+
+    texts[0] = ctx->conf->server->server_name;
+    texts[1] = ctx->conf->label;
+    texts[2].len = 0;
+    texts[3] = ctx->rule;
+
+    if (ctx->conf->enforced) {
+        texts[2] = ctx->conf->enforced->name;
+    }
+
+    labels.decision = ctx->decision;
+    labels.enforced = !ctx->conf->dry_run;
+    labels.by_rule = (ctx->rule.len != 0);
+    labels.by_policy = (ctx->conf->enforced != NULL);
+
+    labels.hash = 14695981039346656037ULL
+                  ^ (ctx->decision * 2 + ctx->conf->dry_run);
+
+    for (i = 0; i < 4; i++) {
+        texts[i].len = ngx_min(texts[i].len, NGX_HTTP_CDM_STOP_LABEL_LEN);
+        labels.hash = ngx_http_cdm_stop_count_hash(labels.hash, &texts[i]);
+    }
+
+    rule = ngx_http_cdm_stop_count_find(stats, &labels, texts);
+
+    ngx_http_cdm_stop_add(rule->count);
+}
+
+
+/*
+ * Labels are only ever added, under the mutex, and found without it: a bucket
+ * is filled when the labels that it leads to are complete.
+ */
+
+static ngx_http_cdm_stop_rule_stats_t *
+ngx_http_cdm_stop_count_find(ngx_http_cdm_stop_stats_t *stats,
+    ngx_http_cdm_stop_rule_stats_t *labels, ngx_str_t *texts)
+{
+    ngx_uint_t                       bucket, locked;
+    ngx_http_cdm_stop_stats_sh_t    *sh;
+    ngx_http_cdm_stop_rule_stats_t  *rule;
+
+    sh = stats->sh;
+    bucket = labels->hash % NGX_HTTP_CDM_STOP_RULES_INDEX;
+
+    for (locked = 0; /* void */ ; /* void */ ) {
+
+        if (sh->index[bucket]) {
+
+            rule = &sh->rules[sh->index[bucket] - 1];
+
+            if (rule->hash == labels->hash) {
+                break;
+            }
+
+            bucket = (bucket + 1) % NGX_HTTP_CDM_STOP_RULES_INDEX;
+
+        } else if (locked || sh->nrules == NGX_HTTP_CDM_STOP_RULES_MAX) {
+            rule = ngx_http_cdm_stop_count_insert(sh, bucket, labels, texts);
+            break;
+
+        } else {
+
+            /* it may have come meanwhile, here or in a bucket behind */
+
+            ngx_shmtx_lock(&stats->shpool->mutex);
+            locked = 1;
+        }
+    }
+
+    if (locked) {
+        ngx_shmtx_unlock(&stats->shpool->mutex);
+    }
+
+    return rule;
+}
+
+
+static ngx_http_cdm_stop_rule_stats_t *
+ngx_http_cdm_stop_count_insert(ngx_http_cdm_stop_stats_sh_t *sh,
+    ngx_uint_t bucket, ngx_http_cdm_stop_rule_stats_t *labels,
+    ngx_str_t *texts)
+{
+    ngx_http_cdm_stop_rule_stats_t  *rule;
+
+    if (sh->nrules == NGX_HTTP_CDM_STOP_RULES_MAX) {
+
+        /* the same words are stored whoever gets here */
+
+        rule = &sh->rules[sh->nrules
+                          + (labels->decision
+                             == NGX_HTTP_CDM_STOP_DECISION_DENY) * 2
+                          + labels->enforced];
+
+        rule->decision = labels->decision;
+        rule->enforced = labels->enforced;
+
+        return rule;
+    }
+
+    rule = &sh->rules[sh->nrules];
+
+    rule->hash = labels->hash;
+    rule->decision = labels->decision;
+    rule->enforced = labels->enforced;
+    rule->by_rule = labels->by_rule;
+    rule->by_policy = labels->by_policy;
+
+    rule->server_len = ngx_http_cdm_stop_count_text(rule->server,
+                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[0]);
+    rule->location_len = ngx_http_cdm_stop_count_text(rule->location,
+                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[1]);
+    rule->policy_len = ngx_http_cdm_stop_count_text(rule->policy,
+                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[2]);
+    rule->rule_len = ngx_http_cdm_stop_count_text(rule->rule,
+                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[3]);
+
+    ngx_memory_barrier();
+
+    sh->index[bucket] = ++sh->nrules;
+
+    return rule;
+}
+
+
+/* FNV-1a; the length keeps "ab" and "c" from being "a" and "bc" */
+
+static uint64_t
+ngx_http_cdm_stop_count_hash(uint64_t hash, ngx_str_t *text)
+{
+    size_t  i;
+
+    hash = (hash ^ text->len) * 1099511628211ULL;
+
+    for (i = 0; i < text->len; i++) {
+        hash = (hash ^ text->data[i]) * 1099511628211ULL;
+    }
+
+    return hash;
+}
+
+
+void
+ngx_http_cdm_stop_stats_cdm(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_msec_int_t                  time;
+    ngx_http_upstream_t            *u;
+    ngx_http_cdm_stop_cdm_e         class;
+    ngx_http_cdm_stop_cdm_stats_t  *cdm;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    if (cdmcf->stats == NULL) {
+        return;
+    }
+
+    u = r->upstream;
+    cdm = &cdmcf->stats->sh->cdm;
+
+    if (!u->request_sent) {
+        ngx_http_cdm_stop_add(cdm->unreachable);
+        ngx_http_cdm_stop_count_health(&cdm->health, 1, 0);
+        return;
+    }
+
+    if (ctx->repeated) {
+        ngx_http_cdm_stop_add(cdm->repeats);
+    }
+
+    time = (u->state) ? (ngx_msec_int_t) u->state->response_time : 0;
+
+    ngx_http_cdm_stop_count_value(&cdm->time, ngx_http_cdm_stop_bounds_ms,
+                                  ngx_max(time, 0));
+
+    switch (ctx->upstream_status / 100) {
+
+    case 2:
+        class = NGX_HTTP_CDM_STOP_CDM_2XX;
+        break;
+
+    case 3:
+        class = NGX_HTTP_CDM_STOP_CDM_3XX;
+        break;
+
+    case 4:
+        class = (ctx->upstream_status == NGX_HTTP_UNAUTHORIZED)
+                ? NGX_HTTP_CDM_STOP_CDM_401 : NGX_HTTP_CDM_STOP_CDM_4XX;
+        break;
+
+    case 0:
+        class = NGX_HTTP_CDM_STOP_CDM_NONE;
+        break;
+
+    default:
+        class = NGX_HTTP_CDM_STOP_CDM_5XX;
+    }
+
+    ngx_http_cdm_stop_add(cdm->responses[class]);
+    ngx_http_cdm_stop_count_health(&cdm->health,
+                                   class == NGX_HTTP_CDM_STOP_CDM_NONE, 0);
+}
+
+
+void
+ngx_http_cdm_stop_stats_iam(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_http_cdm_stop_identity_t *identity,
+    ngx_http_cdm_stop_purpose_e purpose, ngx_uint_t result, int64_t start)
+{
+    int64_t                         time;
+    ngx_uint_t                      well;
+    ngx_http_cdm_stop_iam_stats_t  *iam;
+
+    if (cdmcf->stats == NULL) {
+        return;
+    }
+
+    iam = identity->stats;
+
+    ngx_http_cdm_stop_add(iam->results[purpose][result]);
+
+    /* what a caller sends does not tell how IAM is, nor does a token's life */
+
+    well = (result == NGX_HTTP_CDM_STOP_IAM_OK
+            || result == NGX_HTTP_CDM_STOP_IAM_UNUSED
+            || (purpose == NGX_HTTP_CDM_STOP_VERIFY
+                && result == NGX_HTTP_CDM_STOP_FAIL_REFUSED));
+
+    ngx_http_cdm_stop_count_health(&iam->health, !well, result);
+
+    if (result == NGX_HTTP_CDM_STOP_IAM_LOCAL) {
+        return;
+    }
+
+    time = ngx_http_cdm_stop_now() - start;
+
+    ngx_http_cdm_stop_count_value(&iam->time[purpose],
+                                  ngx_http_cdm_stop_bounds_ms,
+                                  (ngx_uint_t) ngx_max(time, 0));
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_stats_append(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log,
+    ngx_http_cdm_stop_stage_e stage)
+{
+    int64_t                           start;
+    ngx_int_t                         rc;
+    ngx_err_t                         err;
+    ngx_http_cdm_stop_audit_stats_t  *stats;
+
+    stats = chain->stats;
+
+    if (stats == NULL) {
+        return ngx_http_cdm_stop_chain_append(chain, rec, slot, log);
+    }
+
+    start = ngx_http_cdm_stop_count_clock();
+
+    rc = ngx_http_cdm_stop_chain_append(chain, rec, slot, log);
+    err = ngx_errno;
+
+    if (rc == NGX_OK) {
+        ngx_http_cdm_stop_add(stats->written);
+
+    } else {
+        ngx_http_cdm_stop_add(stats->lost[stage]);
+    }
+
+    ngx_http_cdm_stop_count_value(&stats->write, ngx_http_cdm_stop_bounds_us,
+                     (ngx_uint_t) (ngx_http_cdm_stop_count_clock() - start));
+
+    ngx_http_cdm_stop_count_health(&stats->health, rc != NGX_OK, err);
+
+    ngx_set_errno(err);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_cdm_stop_stats_summary(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot)
+{
+    return ngx_http_cdm_stop_stats_append(chain, rec, slot, ngx_cycle->log,
+                                          NGX_HTTP_CDM_STOP_STAGE_REFUSED);
+}
+
+
+void
+ngx_http_cdm_stop_stats_synced(ngx_http_cdm_stop_ctx_t *ctx, ngx_int_t rc)
+{
+    int64_t                           time;
+    ngx_uint_t                        i;
+    ngx_http_cdm_stop_audit_t        *audit;
+    ngx_http_cdm_stop_audit_stats_t  *stats;
+
+    time = ngx_http_cdm_stop_now() - ctx->sync_start;
+    audit = ctx->conf->audit->elts;
+
+    for (i = 0; i < ctx->conf->audit->nelts; i++) {
+
+        stats = audit[i].chain->stats;
+
+        if (stats == NULL || audit[i].sync == NULL) {
+            continue;
+        }
+
+        ngx_http_cdm_stop_count_value(&stats->sync,
+                                      ngx_http_cdm_stop_bounds_ms,
+                                      (ngx_uint_t) ngx_max(time, 0));
+
+        if (rc != NGX_OK) {
+            ngx_http_cdm_stop_add(stats->unsynced);
+            ngx_http_cdm_stop_count_health(&stats->health, 1, EIO);
+        }
+    }
+}
+
+
+void
+ngx_http_cdm_stop_stats_summed_up(ngx_array_t *targets)
+{
+    ngx_uint_t                  i;
+    ngx_http_cdm_stop_audit_t  *audit;
+
+    audit = targets->elts;
+
+    for (i = 0; i < targets->nelts; i++) {
+        if (audit[i].chain->stats) {
+            ngx_http_cdm_stop_add(audit[i].chain->stats->summed_up);
+        }
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_count_value(ngx_http_cdm_stop_histogram_t *h,
+    const ngx_uint_t *bounds, ngx_uint_t value)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HTTP_CDM_STOP_BUCKETS - 1; i++) {
+        if (value <= bounds[i]) {
+            break;
+        }
+    }
+
+    ngx_http_cdm_stop_add(h->buckets[i]);
+    (void) ngx_atomic_fetch_add(&h->sum, (ngx_atomic_int_t) value);
+}
+
+
+static void
+ngx_http_cdm_stop_count_health(ngx_http_cdm_stop_health_t *health,
+    ngx_uint_t failed, ngx_uint_t cause)
+{
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
+
+    if (failed) {
+        health->failure = (ngx_atomic_uint_t) tp->sec * 1000 + tp->msec;
+        health->cause = cause;
+        ngx_http_cdm_stop_add(health->failures);
+        return;
+    }
+
+    health->success = (ngx_atomic_uint_t) tp->sec * 1000 + tp->msec;
+
+    if (health->failures) {
+        health->failures = 0;
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
+{
+    ngx_str_t                  code;
+    ngx_time_t                *tp;
+    ngx_http_cdm_stop_last_t  *last;
+    ngx_http_cdm_stop_ring_t  *ring;
+
+    tp = ngx_timeofday();
+    ring = &stats->sh->rings[ctx->intent];
+
+    ngx_shmtx_lock(&stats->shpool->mutex);
+
+    last = &ring->stops[ring->next];
+    ring->next = (ring->next + 1) % NGX_HTTP_CDM_STOP_LAST_MAX;
+
+    last->whole = 0;
+
+    last->time = (int64_t) tp->sec * 1000 + tp->msec;
+    last->duration = ngx_http_cdm_stop_now() - ctx->start;
+    last->status = status;
+    last->attempts = ctx->attempts;
+    last->verdict = ctx->verdict.verdict;
+    last->decision = ctx->decision;
+    last->sent = (ctx->attempts != 0);
+    last->enforced = !ctx->conf->dry_run;
+
+    ngx_memcpy(last->id, ctx->id, sizeof(last->id));
+
+    last->job_len = ngx_http_cdm_stop_count_text(last->job, sizeof(last->job),
+                                                 &ctx->target.job);
+    if (last->job_len) {
+        ngx_memcpy(last->project, ctx->target.project.data,
+                   sizeof(last->project));
+        ngx_memcpy(last->cluster, ctx->target.cluster.data,
+                   sizeof(last->cluster));
+    }
+
+    last->principal_len = ngx_http_cdm_stop_count_text(last->principal,
+                             sizeof(last->principal), &ctx->caller.principal);
+    last->location_len = ngx_http_cdm_stop_count_text(last->location,
+                             sizeof(last->location), &ctx->conf->label);
+    last->rule_len = ngx_http_cdm_stop_count_text(last->rule,
+                             sizeof(last->rule), &ctx->rule);
+    last->reason_len = ngx_http_cdm_stop_count_text(last->reason,
+                             sizeof(last->reason), &ctx->reason);
+
+    ngx_str_null(&code);
+
+    if (ctx->error) {
+        code = ctx->error->code;
+
+    } else if (ctx->waived) {
+        code = ctx->waived->code;
+    }
+
+    last->code_len = ngx_http_cdm_stop_count_text(last->code,
+                             sizeof(last->code), &code);
+
+    last->whole = 1;
+
+    ngx_shmtx_unlock(&stats->shpool->mutex);
+}
+
+
+/* as much as there is room for, not cut within a character */
+
+static size_t
+ngx_http_cdm_stop_count_text(u_char *dst, size_t size, ngx_str_t *src)
+{
+    size_t  len;
+
+    len = src->len;
+
+    if (len > size) {
+
+        len = size;
+
+        while (len && (src->data[len] & 0xc0) == 0x80) {
+            len--;
+        }
+    }
+
+    if (len) {
+        ngx_memcpy(dst, src->data, len);
+    }
+
+    return len;
+}
+
+
+/* microseconds */
+
+static int64_t
+ngx_http_cdm_stop_count_clock(void)
+{
+    struct timespec  ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
