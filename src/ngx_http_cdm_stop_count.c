@@ -56,6 +56,7 @@ void
 ngx_http_cdm_stop_stats_end(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
 {
+    int64_t                         wait;
     ngx_http_cdm_stop_stats_t      *stats;
     ngx_http_cdm_stop_stats_sh_t   *sh;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
@@ -73,9 +74,18 @@ ngx_http_cdm_stop_stats_end(ngx_http_request_t *r,
     ngx_http_cdm_stop_add(sh->tokens[ngx_http_cdm_stop_token_state(ctx)]);
     ngx_http_cdm_stop_add(sh->callers[ngx_http_cdm_stop_caller_state(ctx)]);
 
-    if (ctx->late) {
+    wait = ctx->wait_time;
+
+    if (ctx->waited) {
+
+        /* the client left before the wait was over */
+
+        wait += ngx_http_cdm_stop_now() - ctx->wait_start;
+    }
+
+    if (wait > 0) {
         ngx_http_cdm_stop_count_value(&sh->wait, ngx_http_cdm_stop_bounds_ms,
-                                      (ngx_uint_t) ctx->wait_time);
+                                      (ngx_uint_t) wait);
     }
 
     if (ctx->error || ctx->refused) {

@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use CdmStop::Metrics;
 use CdmStop::Test;
 
 my $TOKENS = $ENV{TEST_NGINX_FLOOD} || 10_000;
@@ -55,6 +56,7 @@ http {
                                        if=$http_x_valid;
             proxy_pass                 http://127.0.0.1:%%CDM_PORT%%;
         }
+        location = /status { cdm_stop_status; }
     }
 }
 EOC
@@ -140,6 +142,24 @@ $calls{$_->header('X-Subject-Token')}++ for $iam->gets;
 is(scalar(grep { $_ > 1 } values %calls), 0, 'K10 no token is asked about '
     . 'twice, the valid ones neither');
 is(scalar($iam->posts), 1, "K10 the gateway's token is untouched");
+
+my $metrics = CdmStop::Metrics->new($t);
+my $m = $metrics->text;
+
+cmp_ok($m->{cdm_stop_verification_cache_evictions_total}, '>', 0,
+    'K10 what was forgotten for lack of room is counted');
+is($m->{'cdm_stop_verification_cache_entries{state="valid"}'}, scalar @valid,
+    'K10 the valid ones are remembered');
+cmp_ok($m->{cdm_stop_verification_cache_bytes}, '<=',
+    $m->{cdm_stop_verification_cache_limit_bytes}, 'K10 within the bound');
+is($m->{'cdm_stop_verifications_total{status="refused"}'}, $TOKENS,
+    'K10 each refused one is counted');
+is($m->{'cdm_stop_errors_total{code="CDMSTOP.0102"}'}, $TOKENS,
+    'K10 by its code as well');
+is($m->{'cdm_stop_iam_requests_total{identity="huawei",purpose="verify",'
+    . 'result="refused"}'}, $TOKENS, 'K10 and so is each question of IAM');
+$t->wait_for(sub { $metrics->text->{cdm_stop_waiting_requests} == 0 },
+    what => 'K10 nothing to wait, which is told once a second');
 
 my @lines = split /\n/, $t->read('access.log');
 my @later = grep { $_ ne 'HIT HIT' } @lines[@valid .. $#lines];
