@@ -490,13 +490,13 @@ ngx_http_cdm_stop_count_health(ngx_http_cdm_stop_health_t *health,
     tp = ngx_timeofday();
 
     if (failed) {
-        health->failure = (ngx_atomic_uint_t) tp->sec * 1000 + tp->msec;
+        health->failure = (int64_t) tp->sec * 1000 + tp->msec;
         health->cause = cause;
         ngx_http_cdm_stop_add(health->failures);
         return;
     }
 
-    health->success = (ngx_atomic_uint_t) tp->sec * 1000 + tp->msec;
+    health->success = (int64_t) tp->sec * 1000 + tp->msec;
 
     if (health->failures) {
         health->failures = 0;

@@ -214,11 +214,9 @@ ngx_http_cdm_stop_json_state(ngx_http_cdm_stop_out_t *out,
                                 : NULL);
     ngx_http_cdm_stop_out_time(out, "retry", retry ? retry : -1);
     ngx_http_cdm_stop_out_time(out, "last_success",
-                               health->success ? (int64_t) health->success
-                                               : -1);
+                               health->success ? health->success : -1);
     ngx_http_cdm_stop_out_time(out, "last_failure",
-                               health->failure ? (int64_t) health->failure
-                                               : -1);
+                               health->failure ? health->failure : -1);
     ngx_http_cdm_stop_out_count(out, "failures_in_row", health->failures);
 }
 
@@ -403,11 +401,9 @@ ngx_http_cdm_stop_json_cdm(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_out_open(out, "cdm", '{');
     ngx_http_cdm_stop_out_word(out, "state", state);
     ngx_http_cdm_stop_out_time(out, "last_answer",
-                               health->success ? (int64_t) health->success
-                                               : -1);
+                               health->success ? health->success : -1);
     ngx_http_cdm_stop_out_time(out, "last_failure",
-                               health->failure ? (int64_t) health->failure
-                                               : -1);
+                               health->failure ? health->failure : -1);
     ngx_http_cdm_stop_out_count(out, "failures_in_row", health->failures);
     ngx_http_cdm_stop_out_count(out, "requests", n);
     ngx_http_cdm_stop_out_count(out, "repeats", cdm->repeats);

@@ -523,11 +523,11 @@ ngx_http_cdm_stop_json_records(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_out_count(out, "unsynced", stats->unsynced);
     ngx_http_cdm_stop_out_count(out, "summed_up", stats->summed_up);
     ngx_http_cdm_stop_out_time(out, "last_written",
-                               stats->health.success
-                               ? (int64_t) stats->health.success : -1);
+                               stats->health.success ? stats->health.success
+                                                     : -1);
     ngx_http_cdm_stop_out_time(out, "last_lost",
-                               stats->health.failure
-                               ? (int64_t) stats->health.failure : -1);
+                               stats->health.failure ? stats->health.failure
+                                                     : -1);
 
     ngx_http_cdm_stop_out_histogram(out, "delay", &stats->write,
                                     ngx_http_cdm_stop_bounds_us, 1000000);

@@ -59,7 +59,7 @@ ngx_http_cdm_stop_judge(ngx_http_cdm_stop_view_t *view)
 
     for (i = 0; i < view->targets.nelts; i++) {
 
-        lost = view->time - (int64_t) target[i].chain->stats->health.failure;
+        lost = view->time - target[i].chain->stats->health.failure;
 
         if (target[i].required
             && (target[i].blocked

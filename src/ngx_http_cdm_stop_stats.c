@@ -341,6 +341,13 @@ ngx_http_cdm_stop_stats_tick(ngx_http_cdm_stop_main_conf_t *cdmcf)
         return;
     }
 
+    if (cdmcf->worker->stats == NULL) {
+
+        /* without a master, a reload does not make a process */
+
+        ngx_http_cdm_stop_stats_worker(cdmcf);
+    }
+
     if (cdmcf->worker->stats) {
         cdmcf->worker->stats->waiting = cdmcf->worker->waiting;
     }

@@ -146,8 +146,8 @@ typedef struct {
 /* whether something answers: times of day in milliseconds, 0 is never */
 
 typedef struct {
-    ngx_atomic_t                    success;
-    ngx_atomic_t                    failure;
+    int64_t                         success;
+    int64_t                         failure;
     ngx_atomic_t                    failures;   /* one after the other */
     ngx_atomic_t                    cause;      /* of the last one */
 } ngx_http_cdm_stop_health_t;

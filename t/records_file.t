@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use CdmStop::Process;
+use CdmStop::Metrics;
 use CdmStop::Test;
 
 my $t = CdmStop::Test->new(log => 'info');
@@ -72,6 +73,7 @@ http {
             cdm_stop_audit  %%TESTDIR%%/second.jsonl;
             proxy_pass      http://127.0.0.1:%%CDM_PORT%%;
         }
+        location = /status { cdm_stop_status; }
     }
 }
 EOC
@@ -86,6 +88,22 @@ my $library = fault_library();
     local $ENV{LD_PRELOAD} = $library;
     local $ENV{TEST_FAULT_CONTROL} = $control;
     $t->start;
+}
+
+# How many records of a stage were lost since the last call.
+
+my %lost;
+
+sub lost {
+    my ($stage, $file) = @_;
+
+    my $n = CdmStop::Metrics->new($t)->text->{
+        'cdm_stop_audit_records_lost_total{target="'
+        . $t->path($file // 'audit.jsonl') . qq(",stage="$stage"})};
+    my $more = $n - ($lost{$stage, $file // ''} // 0);
+
+    $lost{$stage, $file // ''} = $n;
+    return $more;
 }
 
 sub fault_library {
@@ -229,6 +247,8 @@ subtest 'A03 no space, no quota, a broken or read-only disk' => sub {
 
         my $r = $t->put_stop(method => 'GET');
         is($r->json->{error_code}, 'CDMSTOP.0003', 'a refusal keeps its code');
+        is(lost('intent'), 1, 'A03 the intent is counted as lost');
+        is(lost('refused'), 2, 'A05 so are both refusals');
 
         mend();
         is($t->put_stop(job => "after_$mode")->{status}, 200,
@@ -256,6 +276,8 @@ subtest 'A03 best_effort' => sub {
     my $r = $t->put_stop(project => '2' x 32);
     is($r->{status}, 200, 'the stop goes');
     is(scalar(lines('effort.jsonl')), 0, 'without a record');
+    is(lost($_, 'effort.jsonl'), 1, "A03 its $_ is counted as lost")
+        for qw(intent outcome);
     mend();
 
     is($t->put_stop(project => '2' x 32)->{status}, 200, 'the next one');
@@ -290,6 +312,7 @@ subtest 'A05 CDM has answered, and the outcome cannot be written' => sub {
         my @mine = grep { /"answered_$mode"/ } lines('audit.jsonl');
         my @whole = grep { /\}\z/ } @mine;
         is(scalar @whole, 1, 'the intent is there');
+        is(lost('outcome'), 1, 'A05 the outcome is counted as lost');
         like($whole[0], qr/"stage":"intent"/, 'and no outcome');
     }
 };
