@@ -8,7 +8,6 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
-#include "ngx_http_cdm_stop_stats.h"
 #include "ngx_http_cdm_stop_sync.h"
 
 
@@ -54,8 +53,6 @@ ngx_http_cdm_stop_synced(ngx_http_request_t *r, ngx_int_t rc)
     ctx = ngx_http_cdm_stop_get_ctx(r);
 
     ctx->synced = 1;
-
-    ngx_http_cdm_stop_stats_synced(ctx, rc);
 
     if (rc == NGX_OK) {
         rc = ngx_http_cdm_stop_forward(r, ctx);

@@ -418,32 +418,28 @@ ngx_http_cdm_stop_stats_summary(ngx_http_cdm_stop_chain_t *chain,
 
 
 void
-ngx_http_cdm_stop_stats_synced(ngx_http_cdm_stop_ctx_t *ctx, ngx_int_t rc)
+ngx_http_cdm_stop_stats_synced(ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t i,
+    ngx_uint_t failed)
 {
     int64_t                           time;
-    ngx_uint_t                        i;
     ngx_http_cdm_stop_audit_t        *audit;
     ngx_http_cdm_stop_audit_stats_t  *stats;
 
-    time = ngx_http_cdm_stop_now() - ctx->sync_start;
     audit = ctx->conf->audit->elts;
+    stats = audit[i].chain->stats;
 
-    for (i = 0; i < ctx->conf->audit->nelts; i++) {
+    if (stats == NULL) {
+        return;
+    }
 
-        stats = audit[i].chain->stats;
+    time = ngx_http_cdm_stop_now() - ctx->sync_start;
 
-        if (stats == NULL || audit[i].sync == NULL) {
-            continue;
-        }
+    ngx_http_cdm_stop_count_value(&stats->sync, ngx_http_cdm_stop_bounds_ms,
+                                  (ngx_uint_t) ngx_max(time, 0));
 
-        ngx_http_cdm_stop_count_value(&stats->sync,
-                                      ngx_http_cdm_stop_bounds_ms,
-                                      (ngx_uint_t) ngx_max(time, 0));
-
-        if (rc != NGX_OK) {
-            ngx_http_cdm_stop_add(stats->unsynced);
-            ngx_http_cdm_stop_count_health(&stats->health, 1, EIO);
-        }
+    if (failed) {
+        ngx_http_cdm_stop_add(stats->unsynced);
+        ngx_http_cdm_stop_count_health(&stats->health, 1, EIO);
     }
 }
 
@@ -491,6 +487,7 @@ ngx_http_cdm_stop_count_health(ngx_http_cdm_stop_health_t *health,
 
     if (failed) {
         health->failure = (int64_t) tp->sec * 1000 + tp->msec;
+        health->failed = ngx_http_cdm_stop_now();
         health->cause = cause;
         ngx_http_cdm_stop_add(health->failures);
         return;

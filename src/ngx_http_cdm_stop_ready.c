@@ -59,7 +59,7 @@ ngx_http_cdm_stop_judge(ngx_http_cdm_stop_view_t *view)
 
     for (i = 0; i < view->targets.nelts; i++) {
 
-        lost = view->time - target[i].chain->stats->health.failure;
+        lost = view->now - target[i].chain->stats->health.failed;
 
         if (target[i].required
             && (target[i].blocked

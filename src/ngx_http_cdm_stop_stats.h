@@ -148,6 +148,7 @@ typedef struct {
 typedef struct {
     int64_t                         success;
     int64_t                         failure;
+    int64_t                         failed;     /* by the clock nobody sets */
     ngx_atomic_t                    failures;   /* one after the other */
     ngx_atomic_t                    cause;      /* of the last one */
 } ngx_http_cdm_stop_health_t;
@@ -356,9 +357,9 @@ ngx_int_t ngx_http_cdm_stop_stats_append(ngx_http_cdm_stop_chain_t *chain,
 ngx_int_t ngx_http_cdm_stop_stats_summary(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot);
 
-/* the intent of a stop is on disk (NGX_OK), or is not known to be */
+/* the intent of a stop is on the disk of the i-th target, or not known to be */
 void ngx_http_cdm_stop_stats_synced(ngx_http_cdm_stop_ctx_t *ctx,
-    ngx_int_t rc);
+    ngx_uint_t i, ngx_uint_t failed);
 
 /* a refusal gets no record of its own */
 void ngx_http_cdm_stop_stats_summed_up(ngx_array_t *targets);

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_stats.h"
 #include "ngx_http_cdm_stop_sync.h"
 
 
@@ -494,6 +495,8 @@ ngx_http_cdm_stop_sync_wake(ngx_queue_t *queue,
         wait->waits = 0;
         ngx_http_cdm_stop_sync_release(d);
 
+        ngx_http_cdm_stop_stats_synced(ctx, wait - ctx->sync, failed);
+
         if (failed && !wait->best_effort) {
             ctx->sync_failed = 1;
         }
@@ -561,6 +564,8 @@ ngx_http_cdm_stop_sync_handler(ngx_event_t *ev)
         if (!ctx->sync[i].waits || ctx->sync_failed) {
             continue;
         }
+
+        ngx_http_cdm_stop_stats_synced(ctx, i, 1);
 
         ngx_http_cdm_stop_sync_alert(ctx->sync[i].sync, 0, "was not written "
                                      "to disk in the time of "

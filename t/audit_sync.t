@@ -12,6 +12,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use CdmStop::Disk;
+use CdmStop::Metrics;
 use CdmStop::Test;
 
 my $t = CdmStop::Test->new(log => 'info');
@@ -77,6 +78,7 @@ http {
             cdm_stop_audit  %%TESTDIR%%/second.jsonl sync;
             proxy_pass      http://127.0.0.1:%%CDM_PORT%%;
         }
+        location = /status { cdm_stop_status; }
     }
     server {
         listen 127.0.0.1:%%PORT_disk_front%%;
@@ -124,6 +126,26 @@ sub wait_intents {
     });
 }
 
+# What is counted of a file since the last call: intents that waited for its
+# disk, and those that are not known to be there.
+
+my %counted;
+
+sub counted {
+    my ($file) = @_;
+
+    my $m = CdmStop::Metrics->new($t)->text;
+    my $target = 'target="' . $t->path($file) . '"';
+    my @now = ($m->{"cdm_stop_audit_sync_seconds_count{$target}"},
+               $m->{"cdm_stop_audit_records_unsynced_total{$target}"});
+    my @before = @{$counted{$file} // [0, 0]};
+
+    $counted{$file} = \@now;
+    return join ' ', map { $now[$_] - $before[$_] } 0, 1;
+}
+
+counted($_) for qw(audit.jsonl effort.jsonl first.jsonl second.jsonl);
+
 subtest 'A09 power is lost when CDM gets the stop' => sub {
     my @front = (port => $t->port('disk_front'));
 
@@ -156,6 +178,7 @@ subtest 'A09 power is lost when CDM gets the stop' => sub {
 subtest 'A09 a slow disk' => sub {
     my ($count, $before) = ($cdm->count, calls());
 
+    counted('audit.jsonl');
     $fault->set('fdatasync hold');
     my @open = map { $t->start_stop(job => "slow$_") } 1 .. 20;
     wait_intents(20, qr/\Aslow/);
@@ -173,6 +196,7 @@ subtest 'A09 a slow disk' => sub {
     is(join(' ', grep { told("slow$_") ne $GONE } 1 .. 20), '',
        'with their records');
     is(calls() - $before, 2, 'one call for the first, one for all others');
+    is(counted('audit.jsonl'), '20 0', 'A09 which are counted');
 };
 
 $t->expect_log(qr/\[alert\] .*jsonl" was not written to disk in the time of /);
@@ -190,6 +214,8 @@ subtest 'A09 a disk that does not come back' => sub {
 
     is($t->put_stop(project => '4' x 32, job => 'effort')->{status}, 200,
        'best_effort: it goes on when the time is over');
+    is(counted('audit.jsonl'), '1 1', 'A09 which is counted');
+    is(counted('effort.jsonl'), '1 1', 'A09 at best effort as well');
     $fault->mend;
 
     is($t->put_stop(project => '3' x 32, job => 'again')->{status}, 200,
@@ -211,6 +237,10 @@ subtest 'A09 fdatasync fails' => sub {
 
     $fault->set('fdatasync io');
     is($t->put_stop(project => '4' x 32)->{status}, 200, 'best_effort goes on');
+    is(counted('effort.jsonl'), '1 1', 'A09 which is counted');
+    is(CdmStop::Metrics->new($t)->text->{'cdm_stop_audit_up{target="'
+       . $t->path('effort.jsonl') . '"}'} . '', 1,
+       'A09 its next record was written');
     $fault->mend;
 
     is($t->put_stop(job => 'well')->{status}, 200, 'it works again by itself');
@@ -294,6 +324,7 @@ subtest 'A09 A08 two files' => sub {
             ($fault->synced)[$before .. $before + 1]), 'first second',
        'when both are on disk');
     is(told('two', "$_.jsonl"), $GONE, $_) for qw(first second);
+    is(counted("$_.jsonl"), '1 0', "A09 $_: counted") for qw(first second);
 
     $fault->set('fdatasync io');
     is($t->put_stop(project => '5' x 32, job => 'neither')->{status}, 503,
