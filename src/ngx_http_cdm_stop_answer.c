@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_stats.h"
 
 
 #define NGX_HTTP_CDM_STOP_ERROR(status, code, message)                        \
@@ -143,6 +144,9 @@ ngx_http_cdm_stop_refuse(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx,
     } else if (error != &ngx_http_cdm_stop_other_request) {
         ctx->verdict.verdict = NGX_HTTP_CDM_STOP_NOT_SENT;
         ngx_http_cdm_stop_record_refused(r, ctx, error->status);
+
+    } else {
+        ngx_http_cdm_stop_stats_other(r, ctx);
     }
 
     return error->status;

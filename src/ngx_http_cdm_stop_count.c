@@ -100,6 +100,20 @@ ngx_http_cdm_stop_stats_end(ngx_http_request_t *r,
 }
 
 
+void
+ngx_http_cdm_stop_stats_other(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
+
+    cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
+
+    if (cdmcf->stats) {
+        ngx_http_cdm_stop_count_error(cdmcf->stats->sh, ctx);
+    }
+}
+
+
 /* a code is CDMSTOP.0a0b, or nginx itself ended the request */
 
 static void

@@ -22,6 +22,7 @@ ngx_http_cdm_stop_code(ngx_uint_t i)
         "CDMSTOP.0002",
         "CDMSTOP.0003",
         "CDMSTOP.0004",
+        "CDMSTOP.0005",
         "CDMSTOP.0006",
         "CDMSTOP.0101",
         "CDMSTOP.0102",

@@ -336,6 +336,10 @@ ngx_str_t *ngx_http_cdm_stop_caller_name(ngx_http_cdm_stop_caller_e state);
 void ngx_http_cdm_stop_stats_end(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 
+/* a request that is no stop was refused, for ctx->error */
+void ngx_http_cdm_stop_stats_other(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
+
 /* the exchange with CDM is over, with an answer or without */
 void ngx_http_cdm_stop_stats_cdm(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);

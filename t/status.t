@@ -55,6 +55,22 @@ http {
             cdm_stop_reason   X-Reason;
             proxy_pass        http://127.0.0.1:%%CDM_PORT%%;
         }
+        location /only/ {
+            cdm_stop          huawei;
+            cdm_stop_enforce  org;
+            cdm_stop_other    deny;
+            proxy_pass        http://127.0.0.1:%%CDM_PORT%%;
+        }
+        location = /status { cdm_stop_status; }
+        location = /ready { cdm_stop_status ready; }
+    }
+
+    server {
+        listen 127.0.0.1:%%PORT_guarded%%;
+        cdm_stop          huawei;
+        cdm_stop_enforce  org;
+        cdm_stop_other    deny;
+        location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
         location = /status { cdm_stop_status; }
         location = /ready { cdm_stop_status ready; }
     }
@@ -115,6 +131,18 @@ subtest 'forms by what the client likes' => sub {
        'no such form');
     is($metrics->get(target => '/status?x=1&format=json')->{status}, 200,
        'other arguments do not matter');
+};
+
+
+subtest 'in a server that is guarded' => sub {
+    my @port = (port => $t->port('guarded'));
+
+    is($t->request(method => 'GET', target => '/x', @port)->{status}, 403,
+       'what is no stop is refused');
+    is($t->request(method => 'GET', target => $_, @port)->{status}, 200,
+       "but not $_") for '/status', '/ready';
+    is($t->request(method => 'PUT', target => '/status', @port)->{status},
+       405, 'with the methods that it has');
 };
 
 
@@ -198,9 +226,13 @@ subtest 'what it tells' => sub {
     $cdm->script({ when => { job => 'job2' }, answer => 'not_running' });
     is($by->('ann', job => 'job2')->{status}, 400, 'it had stopped');
 
+    is($t->request(method => 'GET', target => '/only/x')->{status}, 403,
+       'what is no stop');
+
     my $json = $metrics->json;
     my $m = $metrics->text;
 
+    is($json->{totals}{errors}{'CDMSTOP.0005'}, 2, 'no stop, by its code');
     is($json->{totals}{errors}{'CDMSTOP.0201'}, 3, 'denied, by code');
     is($json->{totals}{errors}{'CDMSTOP.0003'}, 1, 'the method, by code');
     is($json->{totals}{verdicts}{already_stopped}, 1, 'a verdict');
@@ -257,6 +289,20 @@ subtest 'each metric is documented, and what is documented is there' => sub {
         my $keys = join ', ', $labels =~ /(\w+)="/g;
         is($row{$name}[1] =~ s/ +\z//r, $keys, "$name: labels");
     }
+};
+
+
+subtest 'each code of an answer is counted' => sub {
+    open my $fh, '<', $t->root . '/src/ngx_http_cdm_stop_answer.c'
+        or die "answer.c: $!\n";
+    my %code = map { ("CDMSTOP.$_" => 1) }
+        do { local $/; <$fh> } =~ /NGX_HTTP_CDM_STOP_ERROR\(\w+, "(\d+)"/g;
+    my $text = $metrics->get->{body};
+
+    is_deeply([sort $text =~ /^cdm_stop_errors_total\{code="([^"]+)"\}/mg],
+              [sort(keys %code, 'other')], 'codes');
+    is(scalar(grep { !/\ACDMSTOP\.0\d0\d\z/ } keys %code), 0,
+       'of the form by which they are counted');
 };
 
 
