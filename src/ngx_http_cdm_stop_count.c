@@ -519,6 +519,7 @@ static void
 ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
 {
+    u_char                    *p;
     ngx_str_t                  code;
     ngx_time_t                *tp;
     ngx_http_cdm_stop_last_t  *last;
@@ -545,7 +546,9 @@ ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
 
     ngx_memcpy(last->id, ctx->id, sizeof(last->id));
 
-    last->job_len = ngx_http_cdm_stop_count_text(last->job, sizeof(last->job),
+    p = last->text;
+
+    last->job_len = ngx_http_cdm_stop_count_text(p, NGX_HTTP_CDM_STOP_JOB_LEN,
                                                  &ctx->target.job);
     if (last->job_len) {
         ngx_memcpy(last->project, ctx->target.project.data,
@@ -554,14 +557,19 @@ ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
                    sizeof(last->cluster));
     }
 
-    last->principal_len = ngx_http_cdm_stop_count_text(last->principal,
-                             sizeof(last->principal), &ctx->caller.principal);
-    last->location_len = ngx_http_cdm_stop_count_text(last->location,
-                             sizeof(last->location), &ctx->conf->label);
-    last->rule_len = ngx_http_cdm_stop_count_text(last->rule,
-                             sizeof(last->rule), &ctx->rule);
-    last->reason_len = ngx_http_cdm_stop_count_text(last->reason,
-                             sizeof(last->reason), &ctx->reason);
+    p += last->job_len;
+    last->principal_len = ngx_http_cdm_stop_count_text(p,
+                      NGX_HTTP_CDM_STOP_KEPT_LEN, &ctx->caller.principal);
+    p += last->principal_len;
+    last->location_len = ngx_http_cdm_stop_count_text(p,
+                      NGX_HTTP_CDM_STOP_LABEL_LEN, &ctx->conf->label);
+    p += last->location_len;
+    last->rule_len = ngx_http_cdm_stop_count_text(p,
+                      NGX_HTTP_CDM_STOP_LABEL_LEN, &ctx->rule);
+    p += last->rule_len;
+    last->reason_len = ngx_http_cdm_stop_count_text(p,
+                      NGX_HTTP_CDM_STOP_REASON_LEN, &ctx->reason);
+    p += last->reason_len;
 
     ngx_str_null(&code);
 
@@ -572,8 +580,8 @@ ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
         code = ctx->waived->code;
     }
 
-    last->code_len = ngx_http_cdm_stop_count_text(last->code,
-                             sizeof(last->code), &code);
+    last->code_len = ngx_http_cdm_stop_count_text(p,
+                      NGX_HTTP_CDM_STOP_CODE_LEN, &code);
 
     last->whole = 1;
 

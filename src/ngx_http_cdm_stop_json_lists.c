@@ -362,22 +362,29 @@ static void
 ngx_http_cdm_stop_json_stop(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_last_t *last)
 {
+    u_char      *job, *principal, *location, *rule, *reason, *code;
     ngx_str_t   *name;
     const char  *decision;
 
+    job = last->text;
+    principal = job + last->job_len;
+    location = principal + last->principal_len;
+    rule = location + last->location_len;
+    reason = rule + last->rule_len;
+    code = reason + last->reason_len;
+
     ngx_http_cdm_stop_out_time(out, "time", last->time);
     ngx_http_cdm_stop_out_text(out, "request_id", last->id, sizeof(last->id));
-    ngx_http_cdm_stop_json_known(out, "principal", last->principal,
+    ngx_http_cdm_stop_json_known(out, "principal", principal,
                                  last->principal_len);
 
     ngx_http_cdm_stop_json_known(out, "project", last->project,
                                  last->job_len ? sizeof(last->project) : 0);
     ngx_http_cdm_stop_json_known(out, "cluster", last->cluster,
                                  last->job_len ? sizeof(last->cluster) : 0);
-    ngx_http_cdm_stop_json_known(out, "job", last->job, last->job_len);
+    ngx_http_cdm_stop_json_known(out, "job", job, last->job_len);
 
-    ngx_http_cdm_stop_out_text(out, "location", last->location,
-                               last->location_len);
+    ngx_http_cdm_stop_out_text(out, "location", location, last->location_len);
     ngx_http_cdm_stop_out_flag(out, "sent", last->sent);
 
     if (last->decision == NGX_HTTP_CDM_STOP_DECISION_NONE) {
@@ -390,15 +397,14 @@ ngx_http_cdm_stop_json_stop(ngx_http_cdm_stop_out_t *out,
     }
 
     ngx_http_cdm_stop_out_flag(out, "enforced", last->enforced);
-    ngx_http_cdm_stop_json_known(out, "rule", last->rule, last->rule_len);
-    ngx_http_cdm_stop_json_known(out, "reason", last->reason,
-                                 last->reason_len);
+    ngx_http_cdm_stop_json_known(out, "rule", rule, last->rule_len);
+    ngx_http_cdm_stop_json_known(out, "reason", reason, last->reason_len);
 
     name = ngx_http_cdm_stop_verdict_name(last->verdict);
     ngx_http_cdm_stop_out_text(out, "verdict", name->data, name->len);
 
     ngx_http_cdm_stop_out_count(out, "status", last->status);
-    ngx_http_cdm_stop_json_known(out, "code", last->code, last->code_len);
+    ngx_http_cdm_stop_json_known(out, "code", code, last->code_len);
     ngx_http_cdm_stop_out_count(out, "attempts", last->attempts);
     ngx_http_cdm_stop_out_time(out, "duration", ngx_max(last->duration, 0));
 }

@@ -44,6 +44,7 @@
 
 /* bounds of texts, in bytes */
 #define NGX_HTTP_CDM_STOP_LABEL_LEN       128
+#define NGX_HTTP_CDM_STOP_CODE_LEN        16
 #define NGX_HTTP_CDM_STOP_KEPT_LEN        256
 
 #define NGX_HTTP_CDM_STOP_BUCKETS         14
@@ -209,12 +210,13 @@ typedef struct {
     size_t                          reason_len;
     size_t                          code_len;
 
-    u_char                          job[NGX_HTTP_CDM_STOP_JOB_LEN];
-    u_char                          principal[NGX_HTTP_CDM_STOP_KEPT_LEN];
-    u_char                          location[NGX_HTTP_CDM_STOP_LABEL_LEN];
-    u_char                          rule[NGX_HTTP_CDM_STOP_LABEL_LEN];
-    u_char                          reason[NGX_HTTP_CDM_STOP_REASON_LEN];
-    u_char                          code[16];
+    /* one behind the other, in this order, so that few lines are touched */
+
+    u_char                          text[NGX_HTTP_CDM_STOP_JOB_LEN
+                                         + NGX_HTTP_CDM_STOP_KEPT_LEN
+                                         + 2 * NGX_HTTP_CDM_STOP_LABEL_LEN
+                                         + NGX_HTTP_CDM_STOP_REASON_LEN
+                                         + NGX_HTTP_CDM_STOP_CODE_LEN];
 } ngx_http_cdm_stop_last_t;
 
 

@@ -215,6 +215,24 @@ subtest 'L08 hostile names' => sub {
 };
 
 
+subtest 'L08 the longest names' => sub {
+    my $job = 'job' . '%F0%9F%9B%91' x 237;
+    my $long = "\xc3\xa9" x 200;
+
+    is($t->put_stop(job => $job, headers => [
+           'X-Principal' => "x<script>$long", 'X-Reason' => 'r' x 512
+       ])->{status}, 200, 'L08 sent');
+
+    my ($last) = @{$metrics->json->{last}};
+    is($last->{job}, 'job' . "\x{1f6d1}" x 237, 'L08 the job is whole');
+    is($last->{principal}, 'x<script>' . "\x{e9}" x 123,
+       'L08 the principal is cut at a character');
+    is($last->{reason}, 'r' x 512, 'L08 the reason is whole');
+    is($last->{rule}, 'jobs', 'L08 the rule');
+    is($last->{location}, '/v1.1/', 'L08 the location');
+};
+
+
 subtest 'what it tells' => sub {
     is($by->('ann', job => 'prod_x')->{status}, 403, 'denied by a rule');
     is($by->('ann', job => 'other')->{status}, 403, 'denied by default');
@@ -236,8 +254,8 @@ subtest 'what it tells' => sub {
     is($json->{totals}{errors}{'CDMSTOP.0201'}, 3, 'denied, by code');
     is($json->{totals}{errors}{'CDMSTOP.0003'}, 1, 'the method, by code');
     is($json->{totals}{verdicts}{already_stopped}, 1, 'a verdict');
-    is($json->{totals}{stops}, 9, 'all stops');
-    is($json->{cdm}{requests}, 2, 'sent to CDM');
+    is($json->{totals}{stops}, 10, 'all stops');
+    is($json->{cdm}{requests}, 3, 'sent to CDM');
     is($json->{cdm}{responses}{'4xx'}, 1, 'an answer of CDM');
 
     my ($freeze) = grep { ($_->{rule} // '') eq 'prod-freeze' }
