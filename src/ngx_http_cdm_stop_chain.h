@@ -110,6 +110,8 @@ typedef struct {
     ngx_uint_t                      state_due;
     uint64_t                        check_seq;  /* of the last checkpoint */
     int64_t                         check_time;
+    uint64_t                        signed_seq; /* of the last one written */
+    uint64_t                        signed_time; /* ms of the day, 0: none */
 
     ngx_uint_t                      hint;       /* where a slot may be free */
     ngx_uint_t                      high;       /* slots beyond were not used */

@@ -499,6 +499,16 @@ ngx_http_cdm_stop_json_target(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_out_flag(out, "owner",
                                target->owner || !chain->is_file);
     ngx_http_cdm_stop_out_count(out, "open", target->open);
+
+    if (target->signed_time) {
+        ngx_http_cdm_stop_out_open(out, "checkpoint", '{');
+        ngx_http_cdm_stop_out_count(out, "seq", target->signed_seq);
+        ngx_http_cdm_stop_out_time(out, "time", target->signed_time);
+        ngx_http_cdm_stop_out_close(out, '}');
+
+    } else {
+        ngx_http_cdm_stop_out_null(out, "checkpoint");
+    }
 }
 
 

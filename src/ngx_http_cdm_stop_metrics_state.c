@@ -300,6 +300,18 @@ ngx_http_cdm_stop_metrics_targets(ngx_http_cdm_stop_metric_t *m,
         ngx_http_cdm_stop_gauge(m, target[i].seq);
     }
 
+    ngx_http_cdm_stop_family(m, "cdm_stop_audit_checkpoint_timestamp_seconds",
+                             "gauge", "When the last checkpoint was written, "
+                             "0 is none since the start.");
+
+    for (i = 0; i < n; i++) {
+
+        if (target[i].chain->sign) {
+            ngx_http_cdm_stop_target_label(m, &target[i]);
+            ngx_http_cdm_stop_seconds(m, target[i].signed_time);
+        }
+    }
+
     ngx_http_cdm_stop_family(m, "cdm_stop_audit_owner", "gauge",
                              "Whether the file is ours; 0: another instance "
                              "has it.");

@@ -110,6 +110,7 @@ ngx_http_cdm_stop_recover(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
     ngx_http_cdm_stop_chain_advance(chain, &rc.head);
 
     chain->sh->check_seq = rc.head.seq;
+    chain->sh->signed_time = 0;
 
     ngx_http_cdm_stop_state_write(chain, log);
 

@@ -25,6 +25,8 @@ static ngx_int_t ngx_http_cdm_stop_sign_key(ngx_conf_t *cf,
 static int ngx_http_cdm_stop_sign_password(char *buf, int size, int rwflag,
     void *data);
 static void ngx_http_cdm_stop_sign_cleanup(void *data);
+static void ngx_http_cdm_stop_signed(ngx_http_cdm_stop_chain_t *chain,
+    ngx_time_t *tp);
 static ngx_int_t ngx_http_cdm_stop_sign_text(ngx_http_cdm_stop_sign_t *sign,
     u_char *p, size_t len, u_char *signature);
 
@@ -224,7 +226,7 @@ ngx_http_cdm_stop_checkpoint(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
     if (ngx_http_cdm_stop_chain_append_locked(chain, &rec, &slot, log)
         == NGX_OK)
     {
-        chain->sh->check_seq = ngx_http_cdm_stop_chain_head(chain)->seq;
+        ngx_http_cdm_stop_signed(chain, tp);
         return;
     }
 
@@ -233,6 +235,17 @@ failed:
     ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
                   "audit checkpoint could not be written to \"%V\"",
                   &chain->name);
+}
+
+
+/* a checkpoint was written as the last record */
+
+static void
+ngx_http_cdm_stop_signed(ngx_http_cdm_stop_chain_t *chain, ngx_time_t *tp)
+{
+    chain->sh->check_seq = ngx_http_cdm_stop_chain_head(chain)->seq;
+    chain->sh->signed_seq = chain->sh->check_seq;
+    chain->sh->signed_time = (uint64_t) tp->sec * 1000 + tp->msec;
 }
 
 

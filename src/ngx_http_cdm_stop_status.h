@@ -100,6 +100,8 @@ typedef struct {
     ngx_uint_t                     keyed;
     ngx_uint_t                     open;
     uint64_t                       seq;
+    uint64_t                       signed_seq;  /* of the last checkpoint */
+    uint64_t                       signed_time; /* 0: none so far */
     u_char                         id[NGX_HTTP_CDM_STOP_CHAIN_ID_LEN];
 } ngx_http_cdm_stop_target_view_t;
 

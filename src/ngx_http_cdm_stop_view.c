@@ -388,6 +388,8 @@ ngx_http_cdm_stop_view_targets(ngx_http_cdm_stop_view_t *view)
         ngx_memcpy(target->id, chain->sh->id, sizeof(target->id));
         target->seq = ngx_http_cdm_stop_chain_head(chain)->seq;
         target->owner = chain->sh->owner;
+        target->signed_seq = chain->sh->signed_seq;
+        target->signed_time = chain->sh->signed_time;
 
         for (j = 0; j < chain->sh->high; j++) {
             target->open += chain->sh->used[j];
