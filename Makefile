@@ -24,9 +24,9 @@ SANITIZE = \
 
 export JOBS V
 
-.PHONY: all deps deps-test deps-static deps-asan deps-all static asan \
-	variants test test-asan test-all fuzz keystone style demo run clean \
-	help FORCE
+.PHONY: all deps deps-demo deps-test deps-static deps-asan deps-all static \
+	asan variants test test-asan test-all fuzz keystone style page \
+	screenshots demo run clean help FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -39,17 +39,20 @@ all: deps
 deps:
 	@t/build/deps.sh build
 
-deps-test:
+deps-demo:
 	@t/build/deps.sh build test
+
+deps-test:
+	@t/build/deps.sh build test browser monitoring
 
 deps-static:
 	@t/build/deps.sh build static
 
 deps-asan:
-	@t/build/deps.sh build test asan
+	@t/build/deps.sh build test browser monitoring asan
 
 deps-all:
-	@t/build/deps.sh build test static asan keystone
+	@t/build/deps.sh build test browser monitoring static asan keystone
 
 static: deps-static
 	@t/build/static.sh plain $(OLD)
@@ -96,14 +99,21 @@ keystone: deps-test
 	@$(MAKE) --no-print-directory test \
 		TESTS="t/keystone.t t/keystone_verify.t"
 
+page:
+	@t/build/page.pl
+
+screenshots:
+	@t/build/deps.sh build test browser screenshots
+	@t/screenshots
+
 fuzz: deps-asan
 	@t/build/fuzz.sh $(FUZZ_TIME)
 
 
-demo: deps-test all
+demo: deps-demo all
 	@t/demo
 
-run: deps-test all
+run: deps-demo all
 	@t/demo --run
 
 clean:
@@ -120,6 +130,8 @@ help:
 	@echo "make test-all     every test on every build"
 	@echo "make keystone     the test against a real OpenStack Keystone"
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
+	@echo "make page         the status page, of src/page"
+	@echo "make screenshots  pictures of it in docs/img"
 	@echo "make style        the style of the sources"
 	@echo "make deps         installs the Debian packages that are missing"
 	@echo "make deps-all     the same, for all of the above"

@@ -22,6 +22,9 @@ use constant {
     FILE_LINES => 700,
     FUNCTION_LINES => 80,
     SUBJECT => 72,
+
+    # one long string, made by t/build/page.pl
+    MADE => 'src/ngx_http_cdm_stop_page.c',
 };
 
 my $prefix = 'ngx_http_cdm_stop_';
@@ -134,7 +137,8 @@ sub layout {
     }
 
     push @bad, scalar(@lines) . " lines"
-        if @lines > FILE_LINES && $file =~ /\.(?:[cht]|pm|sh)\z/;
+        if @lines > FILE_LINES && $file ne MADE
+            && $file =~ /\.(?:[cht]|pm|sh)\z/;
     push @bad, "empty line at the end of the file"
         if @lines && $lines[-1] =~ /\A\s*\z/;
 

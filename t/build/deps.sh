@@ -1,7 +1,7 @@
 #!/bin/bash
 
 # Installs the Debian packages that a group of goals needs and that are
-# missing:  deps.sh build|test|static|asan|keystone|ci...
+# missing:  deps.sh GROUP...; the groups are below.
 #
 # With everything in place this takes no time and no network.
 
@@ -17,8 +17,16 @@ for group; do
         ;;
     test)
         packages="$packages perl curl openssl ca-certificates
-            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate
-            prometheus"
+            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate"
+        ;;
+    browser)
+        packages="$packages chromium chromium-driver fonts-dejavu-core"
+        ;;
+    monitoring)
+        packages="$packages prometheus"
+        ;;
+    screenshots)
+        packages="$packages fonts-inter fonts-noto-cjk pngquant"
         ;;
     static)
         packages="$packages dpkg-dev"
