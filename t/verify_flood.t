@@ -10,6 +10,8 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use List::Util qw(min);
+
 use CdmStop::Metrics;
 use CdmStop::Test;
 
@@ -92,7 +94,7 @@ is($_->{status}, 200, 'K10 valid callers at first')
     for $t->finish(map { valid($_) } @valid);
 is(scalar($iam->posts), 1, 'K10 one token of the gateway');
 
-my ($sent, $fifth, %n, %valid) = (0);
+my ($sent, @fifth, @end, %n, %valid) = (0);
 
 sub random_tokens {
     my ($count) = @_;
@@ -105,7 +107,10 @@ sub random_tokens {
 }
 
 # Which worker takes how many of a batch is chance: each takes more than a
-# batch alone first, so that none reaches its peak only later.
+# batch alone first, so that none reaches its peak only later. And what is in
+# use at a moment goes up and down by some hundred KB: so the least of some
+# batches around a fifth is compared with the least of the last ones, which a
+# leak would raise.
 
 my @workers = $t->worker_pids;
 
@@ -126,15 +131,24 @@ while ($sent < $TOKENS) {
     $valid{$_ ? $_->{status} : 'none'}++ for $t->finish(@own);
     @{$t->{answers}} = ();
 
-    $fifth //= memory() if $sent >= $TOKENS / 5;
+    my $part = $sent / $TOKENS;
+    push @{$part < 0.5 ? \@fifth : \@end}, memory()
+        if $part >= 0.1 && $part <= 0.3 || $part >= 0.8;
 }
 
-my $end = memory();
+my ($fifth, $end) = map { min(@$_) } \@fifth, \@end;
 
 is_deeply(\%n, { 401 => $TOKENS }, "K10 $TOKENS random tokens: refused");
 is(join(' ', keys %valid), 200, 'K10 valid callers are served throughout');
 
-cmp_ok($end, '<=', $fifth * ($t->{asan} ? 1.05 : 1.02),
+
+# Where the heap ends is chance for the allocator, by some hundred KB for each
+# worker, however many the tokens: 1.02 is for a hundred thousand of them.
+
+my $most = $fifth * 1.02;
+$most += 1024 if $TOKENS < 100_000 || $t->{asan};
+
+cmp_ok($end, '<=', $most,
     "K10 memory does not grow: $fifth KB at a fifth, $end KB at the end");
 
 my %calls;

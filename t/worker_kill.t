@@ -68,8 +68,12 @@ for my $n (0 .. $#project) {
         map { $t->start_stop(project => $project[$n], job => "k$n-$_") }
         1 .. 8;
 
+    # on a slow machine it may take a while until there is an exchange
+    my $holder = $n % 3
+        ? $t->wait_for(sub { $t->worker_connected_to($t->port('IAM')) },
+                       quiet => 1, timeout => 1)
+        : undef;
     sleep rand 0.1;
-    my $holder = $n % 3 ? $t->worker_connected_to($t->port('IAM')) : undef;
     my @pids = $t->worker_pids;
     $holders++ if $holder;
     $t->kill_worker($holder // $pids[rand @pids]);
