@@ -28,7 +28,7 @@ my ($exit, $said) = CdmStop::Process::capture('openssl', 'genpkey',
 is($exit, 0, 'a key for checkpoints') or diag($said);
 chmod 0600, $t->path('secrets/sign.pem');
 
-my $key = 'a key of the chain, only for this test';
+my $key = $t->ledger->key;
 
 $t->write_secret('secrets/chain', $key);
 $t->audit_key($key);
