@@ -17,8 +17,8 @@ static ngx_uint_t ngx_http_cdm_stop_accept_quality(u_char *p, u_char *last);
 
 
 static struct {
-    ngx_str_t                   name;       /* of ?format= */
-    ngx_str_t                   type;       /* of Accept */
+    ngx_str_t                 name;         /* of ?format= */
+    ngx_str_t                 type;         /* of Accept */
     ngx_http_cdm_stop_form_e  format;
 } ngx_http_cdm_stop_forms[] = {
     { ngx_string("metrics"), ngx_string("text/plain"),
@@ -32,7 +32,7 @@ static struct {
 };
 
 
-#define NGX_HTTP_CDM_STOP_FORMS                                             \
+#define NGX_HTTP_CDM_STOP_FORMS                                               \
     (sizeof(ngx_http_cdm_stop_forms) / sizeof(ngx_http_cdm_stop_forms[0]))
 
 

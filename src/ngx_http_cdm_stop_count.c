@@ -422,15 +422,6 @@ ngx_http_cdm_stop_stats_append(ngx_http_cdm_stop_chain_t *chain,
 }
 
 
-ngx_int_t
-ngx_http_cdm_stop_stats_summary(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot)
-{
-    return ngx_http_cdm_stop_stats_append(chain, rec, slot, ngx_cycle->log,
-                                          NGX_HTTP_CDM_STOP_STAGE_REFUSED);
-}
-
-
 void
 ngx_http_cdm_stop_stats_synced(ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t i,
     ngx_uint_t failed)
@@ -615,14 +606,16 @@ ngx_http_cdm_stop_count_text(u_char *dst, size_t size, ngx_str_t *src)
 }
 
 
-/* microseconds */
+/* microseconds; 0 if there is no such clock, and nothing took any time */
 
 static int64_t
 ngx_http_cdm_stop_count_clock(void)
 {
     struct timespec  ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    if (clock_gettime(CLOCK_MONOTONIC, &ts) == -1) {
+        return 0;
+    }
 
     return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }

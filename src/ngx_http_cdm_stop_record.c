@@ -126,7 +126,8 @@ ngx_http_cdm_stop_record_refusals(ngx_http_cdm_stop_main_conf_t *cdmcf,
 
     rec.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
 
-    return ngx_http_cdm_stop_stats_summary(chain, &rec, &slot);
+    return ngx_http_cdm_stop_stats_append(chain, &rec, &slot, ngx_cycle->log,
+                                          NGX_HTTP_CDM_STOP_STAGE_REFUSED);
 }
 
 

@@ -359,10 +359,6 @@ ngx_int_t ngx_http_cdm_stop_stats_append(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log,
     ngx_http_cdm_stop_stage_e stage);
 
-/* the same for a summary of refusals */
-ngx_int_t ngx_http_cdm_stop_stats_summary(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot);
-
 /* the intent of a stop is on the disk of the i-th target, or not known to be */
 void ngx_http_cdm_stop_stats_synced(ngx_http_cdm_stop_ctx_t *ctx,
     ngx_uint_t i, ngx_uint_t failed);
