@@ -318,18 +318,20 @@ ngx_http_cdm_stop_json_last(ngx_http_cdm_stop_out_t *out,
     stats = view->cdmcf->stats;
     n = 0;
 
-    ngx_shmtx_lock(&stats->shpool->mutex);
+    /* each stop takes the mutex, so it is held for one of them at a time */
 
     for (i = 0; i < 2; i++) {
         for (j = 0; j < NGX_HTTP_CDM_STOP_LAST_MAX; j++) {
 
+            ngx_shmtx_lock(&stats->shpool->mutex);
+
             if (view->sh->rings[i].stops[j].whole) {
                 last[n++] = view->sh->rings[i].stops[j];
             }
+
+            ngx_shmtx_unlock(&stats->shpool->mutex);
         }
     }
-
-    ngx_shmtx_unlock(&stats->shpool->mutex);
 
     ngx_qsort(last, n, sizeof(ngx_http_cdm_stop_last_t),
               ngx_http_cdm_stop_json_last_cmp);
