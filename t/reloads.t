@@ -19,6 +19,11 @@ use CdmStop::Test;
 my $RELOADS = $ENV{TEST_NGINX_RELOADS} || 12;
 my $PAUSE = $ENV{TEST_NGINX_PAUSE} || 0;
 
+# AddressSanitizer keeps what is freed: less of it, so that it is full soon
+
+local $ENV{ASAN_OPTIONS} = join ':', $ENV{ASAN_OPTIONS} // (),
+    'quarantine_size_mb=1', 'thread_local_quarantine_size_kb=64';
+
 my $t = CdmStop::Test->new(log => 'info');
 my $iam = $t->iam(life => 86400);
 my $cdm = $t->cdm;
@@ -42,6 +47,7 @@ http {
         user           cdm-gateway;
         password_file  %%TESTDIR%%/secrets/password;
         projects       any;
+        verify_cache   1h;
     }
     cdm_stop_policy org {
         deny   frozen  job=~^prod_;
@@ -148,11 +154,14 @@ is(scalar(grep { join(' ', @{$stages{"load$_"} // []}) ne 'intent outcome' }
           1 .. $jobs), 0, 'W06 each has its two records, none is doubled');
 
 my @end = master();
-cmp_ok($end[0], '<=', $early[0] * ($t->{asan} ? 1.5 : 1.05),
+cmp_ok($end[0], '<=', $early[0] * ($t->{asan} ? 1.1 : 1.05),
     "W06 memory of the master: $early[0] KB early, $end[0] KB at the end");
 cmp_ok($end[1], '<=', $early[1] + 2,
     "W06 mappings of the master: $early[1] early, $end[1] at the end");
-is($end[2], $early[2], 'W06 as many open files');
+
+# it closes its channel to a worker a moment after that one has gone
+$t->wait_for(sub { (master())[2] <= $early[2] }, quiet => 1);
+cmp_ok((master())[2], '<=', $early[2], 'W06 no more open files');
 
 my $status = CdmStop::Metrics->new($t)->json;
 is($status->{totals}{verdicts}{stopped} // '?', $jobs,
