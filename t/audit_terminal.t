@@ -98,6 +98,20 @@ $seen = terminal($ask, "\r");
 like($seen, qr/^status=2/m, 'no token: exit status 2');
 like($seen, qr/ icanon\b.* echo\b/s, 'and the terminal is as it was');
 
+# a terminal that goes on showing what is typed must not be typed into
+
+write_file('loud.c', "int tcsetattr(int fd, int a, const void *t)",
+           " { return -1; }\n");
+my ($failed, $said) = CdmStop::Process::capture('cc', '-shared', '-fPIC', '-o',
+    "$dir/loud.so", "$dir/loud.c");
+is($failed, 0, 'a terminal that does not obey') or diag($said);
+
+$seen = terminal("LD_PRELOAD=$dir/loud.so $ask");
+unlike($seen, qr/token: /, 'is not asked');
+like($seen, qr/the terminal would show the token, give it by a pipe/,
+     'the tool says what to do');
+like($seen, qr/^status=2/m, 'exit status 2');
+
 done_testing();
 
 

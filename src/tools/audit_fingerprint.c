@@ -103,7 +103,10 @@ cdm_stop_audit_fingerprints(cdm_stop_audit_opts_t *opts,
     n = cdm_stop_audit_token(token, sizeof(token));
     rc = 0;
 
-    if (n < 1 || n > CDM_STOP_AUDIT_TOKEN_MAX) {
+    if (n == -1) {
+        rc = -1;
+
+    } else if (n < 1 || n > CDM_STOP_AUDIT_TOKEN_MAX) {
         cdm_stop_audit_error("a token of 1 to %d bytes is read from standard "
                              "input", CDM_STOP_AUDIT_TOKEN_MAX);
         rc = -1;
@@ -240,7 +243,12 @@ cdm_stop_audit_ask(unsigned char *token, size_t size)
     silent.c_cc[VTIME] = 0;
     silent.c_cc[VSUSP] = _POSIX_VDISABLE;
 
-    tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+    if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent) == -1) {
+        cdm_stop_audit_error("the terminal would show the token, give it by a "
+                             "pipe: %s", strerror(errno));
+        return -1;
+    }
+
     fputs("token: ", stderr);
 
     for (len = 0; len < size; /* void */ ) {
