@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_iam.h"
 #include "ngx_http_cdm_stop_policy.h"
 #include "ngx_http_cdm_stop_refusals.h"
 #include "ngx_http_cdm_stop_stats.h"
@@ -234,6 +235,10 @@ ngx_module_t  ngx_http_cdm_stop_module = {
 static ngx_int_t
 ngx_http_cdm_stop_preconfiguration(ngx_conf_t *cf)
 {
+    if (ngx_http_cdm_stop_iam_bind() != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_http_cdm_stop_add_variables(cf);
 }
 

@@ -416,3 +416,29 @@ ngx_http_cdm_stop_iam_message(ngx_str_t *body, u_char *dst, size_t size)
 
     return len;
 }
+
+
+ngx_int_t
+ngx_http_cdm_stop_iam_bind(void)
+{
+    char        text[] = "{\"a\":{\"b\":[\"\\u00e9\",-1,1.5e1,true,null]},";
+    json_t     *json;
+    ngx_int_t   rc;
+
+    json_object_seed(0);
+
+    /* what is broken, then what is whole */
+
+    json = json_loadb(text, sizeof(text) - 1, JSON_REJECT_DUPLICATES, NULL);
+    json_decref(json);
+
+    text[sizeof(text) - 2] = '}';
+
+    json = json_loadb(text, sizeof(text) - 1, JSON_REJECT_DUPLICATES, NULL);
+
+    rc = json_is_object(json_object_get(json, "a")) ? NGX_OK : NGX_ERROR;
+
+    json_decref(json);
+
+    return rc;
+}

@@ -104,4 +104,14 @@ size_t ngx_http_cdm_stop_iam_message(ngx_str_t *body, u_char *dst,
 ngx_uint_t ngx_http_cdm_stop_token_legal(ngx_str_t *token);
 
 
+/*
+ * Calls jansson once, so that what it calls is bound to the C library before
+ * there is a token.  Debian's jansson is bound when it is first used, and the
+ * loader then saves the vector registers on the stack, where bytes of a token
+ * that was just copied would stay and be in a core dump.  Returns NGX_ERROR
+ * when there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_iam_bind(void);
+
+
 #endif /* _NGX_HTTP_CDM_STOP_IAM_H_INCLUDED_ */

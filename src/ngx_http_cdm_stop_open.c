@@ -34,7 +34,12 @@ ngx_http_cdm_stop_open_take(ngx_http_cdm_stop_chain_sh_t *sh,
 
         if (!sh->used[slot]) {
             sh->hint = slot;
-            sh->open[slot] = *intent;
+
+            /* not what is behind the name: the zone is in core dumps */
+
+            ngx_memcpy(&sh->open[slot], intent,
+                       offsetof(ngx_http_cdm_stop_open_t, job)
+                       + intent->job_len);
             return slot + 1;
         }
     }

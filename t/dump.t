@@ -57,7 +57,13 @@ http {
 }
 EOC
 
-$t->start;
+# the loader tells what it binds in each process
+
+{
+    local $ENV{LD_DEBUG} = 'bindings';
+    local $ENV{LD_DEBUG_OUTPUT} = $t->path('bindings');
+    $t->start;
+}
 
 # The memory of a process as [bytes, excluded from dumps].
 
@@ -134,6 +140,17 @@ subtest 'L05 a core dump of an idle worker and of the master' => sub {
         # the reader does find what is there
         ($dumped) = pieces($pid, 'cdm_stop_insecure_upstream');
         cmp_ok($dumped, '>', 0, 'other words are in the dump');
+    }
+};
+
+subtest 'L05 the loader binds nothing of jansson where tokens are' => sub {
+    my @bound = map { split /\n/, $t->read($_) } glob $t->path('bindings.*');
+
+    cmp_ok(scalar @bound, '>', 100, 'the loader told what it bound');
+
+    for my $pid ($t->worker_pids) {
+        my @late = grep { m{\A\s*$pid:\s.*\sfile \S*/libjansson} } @bound;
+        is_deeply(\@late, [], "in worker $pid nothing");
     }
 };
 
