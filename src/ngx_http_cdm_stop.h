@@ -246,6 +246,7 @@ typedef struct {
 
     ngx_http_core_srv_conf_t       *server;
     ngx_http_core_loc_conf_t       *location;
+    uint64_t                        label_hash; /* with server and policy */
     ngx_str_t                       label;      /* of the location */
     ngx_uint_t                      status;     /* ngx_http_cdm_stop_status_e */
     ngx_http_cdm_stop_place_t       status_place;

@@ -26,6 +26,8 @@ static ngx_http_cdm_stop_rule_stats_t *ngx_http_cdm_stop_count_find(
 static ngx_http_cdm_stop_rule_stats_t *ngx_http_cdm_stop_count_insert(
     ngx_http_cdm_stop_stats_sh_t *sh, ngx_uint_t bucket,
     ngx_http_cdm_stop_rule_stats_t *labels, ngx_str_t *texts);
+static void ngx_http_cdm_stop_count_texts(ngx_http_cdm_stop_loc_conf_t *cdcf,
+    ngx_str_t *rule, ngx_str_t *texts);
 static uint64_t ngx_http_cdm_stop_count_hash(uint64_t hash, ngx_str_t *text);
 static void ngx_http_cdm_stop_count_value(ngx_http_cdm_stop_histogram_t *h,
     const ngx_uint_t *bounds, ngx_uint_t value);
@@ -138,34 +140,62 @@ ngx_http_cdm_stop_count_decision(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
     ngx_str_t                        texts[4];
-    ngx_uint_t                       i;
     ngx_http_cdm_stop_rule_stats_t  *rule, labels;
 
-    texts[0] = ctx->conf->server->server_name;
-    texts[1] = ctx->conf->label;
-    texts[2].len = 0;
-    texts[3] = ctx->rule;
-
-    if (ctx->conf->enforced) {
-        texts[2] = ctx->conf->enforced->name;
-    }
+    ngx_http_cdm_stop_count_texts(ctx->conf, &ctx->rule, texts);
 
     labels.decision = ctx->decision;
     labels.enforced = !ctx->conf->dry_run;
     labels.by_rule = (ctx->rule.len != 0);
     labels.by_policy = (ctx->conf->enforced != NULL);
 
-    labels.hash = 14695981039346656037ULL
-                  ^ (ctx->decision * 2 + ctx->conf->dry_run);
-
-    for (i = 0; i < 4; i++) {
-        texts[i].len = ngx_min(texts[i].len, NGX_HTTP_CDM_STOP_LABEL_LEN);
-        labels.hash = ngx_http_cdm_stop_count_hash(labels.hash, &texts[i]);
-    }
+    labels.hash = ngx_http_cdm_stop_count_hash(ctx->conf->label_hash
+                                               ^ ctx->decision, &texts[3]);
 
     rule = ngx_http_cdm_stop_count_find(stats, &labels, texts);
 
     ngx_http_cdm_stop_add(rule->count);
+}
+
+
+void
+ngx_http_cdm_stop_stats_label(ngx_http_cdm_stop_loc_conf_t *cdcf)
+{
+    ngx_str_t   none, texts[4];
+    ngx_uint_t  i;
+
+    ngx_str_null(&none);
+    ngx_http_cdm_stop_count_texts(cdcf, &none, texts);
+
+    cdcf->label_hash = 14695981039346656037ULL ^ (cdcf->dry_run != 0);
+
+    for (i = 0; i < 3; i++) {
+        cdcf->label_hash = ngx_http_cdm_stop_count_hash(cdcf->label_hash,
+                                                        &texts[i]);
+    }
+}
+
+
+static void
+ngx_http_cdm_stop_count_texts(ngx_http_cdm_stop_loc_conf_t *cdcf,
+    ngx_str_t *rule, ngx_str_t *texts)
+{
+    ngx_uint_t  i;
+
+    texts[0] = cdcf->server->server_name;
+    texts[1] = cdcf->label;
+    texts[3] = *rule;
+
+    if (cdcf->enforced) {
+        texts[2] = cdcf->enforced->name;
+
+    } else {
+        ngx_str_null(&texts[2]);
+    }
+
+    for (i = 0; i < 4; i++) {
+        texts[i].len = ngx_min(texts[i].len, NGX_HTTP_CDM_STOP_LABEL_LEN);
+    }
 }
 
 

@@ -272,6 +272,8 @@ ngx_http_cdm_stop_stats_location(ngx_conf_t *cf,
     cdcf->label.data = p;
     cdcf->label.len = ngx_sprintf(p, "%s%V", kind, &clcf->name) - p;
 
+    ngx_http_cdm_stop_stats_label(cdcf);
+
     return NGX_OK;
 }
 

@@ -305,6 +305,9 @@ extern const ngx_uint_t  ngx_http_cdm_stop_bounds_us[];
 ngx_int_t ngx_http_cdm_stop_stats_init(ngx_conf_t *cf,
     ngx_http_cdm_stop_main_conf_t *cdmcf);
 
+/* hashes what all decisions of a location have in common in their labels */
+void ngx_http_cdm_stop_stats_label(ngx_http_cdm_stop_loc_conf_t *cdcf);
+
 /* a worker begins, or ends */
 void ngx_http_cdm_stop_stats_worker(ngx_http_cdm_stop_main_conf_t *cdmcf);
 void ngx_http_cdm_stop_stats_exit(ngx_http_cdm_stop_main_conf_t *cdmcf);
