@@ -35,6 +35,8 @@ static void ngx_http_cdm_stop_count_health(ngx_http_cdm_stop_health_t *health,
     ngx_uint_t failed, ngx_uint_t cause);
 static void ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
+static void ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 static size_t ngx_http_cdm_stop_count_text(u_char *dst, size_t size,
     ngx_str_t *src);
 static int64_t ngx_http_cdm_stop_count_clock(void);
@@ -536,25 +538,52 @@ ngx_http_cdm_stop_count_health(ngx_http_cdm_stop_health_t *health,
 }
 
 
+/*
+ * A stop never waits here: it takes the next place, and what is there counts
+ * again when its turn is even.  A place that is still written after a whole
+ * round is left to who writes it; after two rounds that worker was killed.
+ */
+
 static void
 ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
 {
-    u_char                    *p;
-    ngx_str_t                  code;
-    ngx_time_t                *tp;
+    ngx_atomic_uint_t          turn, old;
     ngx_http_cdm_stop_last_t  *last;
     ngx_http_cdm_stop_ring_t  *ring;
 
-    tp = ngx_timeofday();
     ring = &stats->sh->rings[ctx->intent];
 
-    ngx_shmtx_lock(&stats->shpool->mutex);
+    turn = ngx_atomic_fetch_add(&ring->next, 1);
+    last = &ring->stops[turn % NGX_HTTP_CDM_STOP_LAST_MAX];
 
-    last = &ring->stops[ring->next];
-    ring->next = (ring->next + 1) % NGX_HTTP_CDM_STOP_LAST_MAX;
+    turn = turn * 2 + 1;
+    old = last->turn;
 
-    last->whole = 0;
+    if (old > turn
+        || ((old & 1) && turn - old <= 2 * NGX_HTTP_CDM_STOP_LAST_MAX)
+        || !ngx_atomic_cmp_set(&last->turn, old, turn))
+    {
+        return;
+    }
+
+    ngx_http_cdm_stop_count_stop(last, ctx, status);
+
+    ngx_memory_barrier();
+
+    (void) ngx_atomic_cmp_set(&last->turn, turn, turn + 1);
+}
+
+
+static void
+ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
+    ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status)
+{
+    u_char      *p;
+    ngx_str_t    code;
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
 
     last->time = (int64_t) tp->sec * 1000 + tp->msec;
     last->duration = ngx_http_cdm_stop_now() - ctx->start;
@@ -603,10 +632,6 @@ ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
 
     last->code_len = ngx_http_cdm_stop_count_text(p,
                       NGX_HTTP_CDM_STOP_CODE_LEN, &code);
-
-    last->whole = 1;
-
-    ngx_shmtx_unlock(&stats->shpool->mutex);
 }
 
 

@@ -31,6 +31,8 @@ static void ngx_http_cdm_stop_json_rule(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_rule_stats_t *rule, ngx_uint_t other);
 static void ngx_http_cdm_stop_json_last(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_view_t *view);
+static ngx_uint_t ngx_http_cdm_stop_json_take(ngx_http_cdm_stop_last_t *dst,
+    ngx_http_cdm_stop_last_t *src);
 static int ngx_libc_cdecl ngx_http_cdm_stop_json_last_cmp(const void *one,
     const void *two);
 static void ngx_http_cdm_stop_json_stop(ngx_http_cdm_stop_out_t *out,
@@ -304,9 +306,8 @@ static void
 ngx_http_cdm_stop_json_last(ngx_http_cdm_stop_out_t *out,
     ngx_http_cdm_stop_view_t *view)
 {
-    ngx_uint_t                  i, j, n;
-    ngx_http_cdm_stop_last_t   *last;
-    ngx_http_cdm_stop_stats_t  *stats;
+    ngx_uint_t                 i, j, n;
+    ngx_http_cdm_stop_last_t  *last;
 
     last = ngx_palloc(view->pool, 2 * NGX_HTTP_CDM_STOP_LAST_MAX
                                   * sizeof(ngx_http_cdm_stop_last_t));
@@ -315,21 +316,12 @@ ngx_http_cdm_stop_json_last(ngx_http_cdm_stop_out_t *out,
         return;
     }
 
-    stats = view->cdmcf->stats;
     n = 0;
-
-    /* each stop takes the mutex, so it is held for one of them at a time */
 
     for (i = 0; i < 2; i++) {
         for (j = 0; j < NGX_HTTP_CDM_STOP_LAST_MAX; j++) {
-
-            ngx_shmtx_lock(&stats->shpool->mutex);
-
-            if (view->sh->rings[i].stops[j].whole) {
-                last[n++] = view->sh->rings[i].stops[j];
-            }
-
-            ngx_shmtx_unlock(&stats->shpool->mutex);
+            n += ngx_http_cdm_stop_json_take(&last[n],
+                                             &view->sh->rings[i].stops[j]);
         }
     }
 
@@ -345,6 +337,33 @@ ngx_http_cdm_stop_json_last(ngx_http_cdm_stop_out_t *out,
     }
 
     ngx_http_cdm_stop_out_close(out, ']');
+}
+
+
+/* a copy of a stop, if none was written there meanwhile */
+
+static ngx_uint_t
+ngx_http_cdm_stop_json_take(ngx_http_cdm_stop_last_t *dst,
+    ngx_http_cdm_stop_last_t *src)
+{
+    ngx_atomic_uint_t  turn;
+
+    turn = src->turn;
+
+    if (turn == 0 || (turn & 1)) {
+        return 0;
+    }
+
+    ngx_memory_barrier();
+
+    *dst = *src;
+
+    ngx_memory_barrier();
+
+    return src->turn == turn
+           && dst->job_len + dst->principal_len + dst->location_len
+              + dst->rule_len + dst->reason_len + dst->code_len
+              <= sizeof(dst->text);
 }
 
 

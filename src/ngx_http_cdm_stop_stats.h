@@ -186,9 +186,10 @@ typedef struct {
 } ngx_http_cdm_stop_cdm_stats_t;
 
 
-/* one of the last stops */
+/* one of the last stops; its turn is odd while it is written */
 
 typedef struct {
+    ngx_atomic_t                    turn;       /* 0: none was here yet */
     int64_t                         time;       /* of day, milliseconds */
     int64_t                         duration;
     ngx_uint_t                      status;
@@ -197,7 +198,6 @@ typedef struct {
     ngx_http_cdm_stop_decision_e    decision;
     unsigned                        sent:1;
     unsigned                        enforced:1;
-    unsigned                        whole:1;    /* and not torn by a crash */
 
     u_char                          id[NGX_HTTP_CDM_STOP_REQUEST_ID_LEN];
     u_char                          project[NGX_HTTP_CDM_STOP_PROJECT_LEN];
@@ -223,7 +223,7 @@ typedef struct {
 /* who is refused does not push out of sight what was sent */
 
 typedef struct {
-    ngx_uint_t                      next;
+    ngx_atomic_t                    next;       /* stops so far */
     ngx_http_cdm_stop_last_t        stops[NGX_HTTP_CDM_STOP_LAST_MAX];
 } ngx_http_cdm_stop_ring_t;
 
@@ -281,6 +281,9 @@ typedef struct {
     ngx_atomic_t                    minute;     /* that runs */
     ngx_uint_t                      first;      /* minute */
     ngx_http_cdm_stop_totals_t      minutes[NGX_HTTP_CDM_STOP_MINUTES];
+
+    /* without it, each place by its turn */
+
     ngx_http_cdm_stop_ring_t        rings[2];   /* refused, sent */
 } ngx_http_cdm_stop_stats_sh_t;
 
