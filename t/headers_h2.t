@@ -40,6 +40,8 @@ http {
 
     large_client_header_buffers 8 64k;
     proxy_http_version 1.1;
+    proxy_set_header Host $proxy_host;
+    proxy_set_header Connection close;
 
     upstream cdm { server 127.0.0.1:%%CDM_PORT%%; }
 

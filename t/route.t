@@ -312,7 +312,7 @@ for my $authority ($gateway, 'localhost', $trapped, 'evil.test',
 }
 
 for my $host ($trapped, 'evil.test', 'evil.test:443', '127.0.0.1', '[::1]',
-    "$gateway.", 'x' x 200)
+    'localhost.', 'x' x 200)
 {
     my $r = $t->put_stop(headers => [Host => $host]);
     $e->forwarded($r, 'T13 Host: ' . substr $host, 0, 20);
