@@ -166,7 +166,10 @@ ngx_http_cdm_stop_mark_headers(ngx_http_request_t *r,
 
     headers->part.elts = h;
     headers->part.nelts = 1;
-    headers->part.next = &ctx->headers.part;
+
+    /* of a next part, proxy_pass takes it that there is something in it */
+
+    headers->part.next = ctx->headers.part.nelts ? &ctx->headers.part : NULL;
 
     return NGX_OK;
 }

@@ -239,12 +239,20 @@ subtest 'what CDM reads' => sub {
     my $got = arrives('H05 a bare stop');
     my $token = $iam->last_token;
 
-    is($got->{raw}, join("\r\n",
+    my $bare = join("\r\n",
         'PUT /v1.1/1551c7f6c808414d8e9f3c514a170f2e/clusters/6ec9a0a4-76be-'
         . '4262-8697-e7af1fac7920/cdm/job/jdbc2hive/stop HTTP/1.1',
         'Host: cdm', 'Connection: close', 'Content-Length: 0',
-        'Accept-Encoding: identity', "X-Auth-Token: $token", '', ''),
-        'H05 a bare stop, byte for byte');
+        'Accept-Encoding: identity', "X-Auth-Token: $token", '', '');
+
+    is($got->{raw}, $bare, 'H05 a bare stop, byte for byte');
+
+    # in HTTP/1.0 even Host may be missing, and the list of headers is empty
+    $cdm->reset_log;
+    my $r = $t->raw('PUT ' . $t->stop_target . " HTTP/1.0\r\n\r\n");
+    is($r->{status}, 200, 'H05 no header at all: served') or diag($r->{raw});
+    is(join('', map { $_->{raw} } $cdm->requests), $bare,
+       'H05 no header at all, byte for byte');
 
     my @allowed = (
         'Accept' => 'application/json', 'Accept-Language' => 'zh-CN',
