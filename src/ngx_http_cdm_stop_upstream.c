@@ -494,7 +494,12 @@ ngx_http_cdm_stop_fail(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
     if (ctx->held) {
 
-        /* core believes that a header was sent, and would just hang up */
+        /*
+         * Core believes that a header was sent, and would just hang up; it
+         * will do so behind this answer, which has to say it.
+         */
+
+        r->keepalive = 0;
 
         (void) ngx_http_cdm_stop_send_answer(r, ctx);
     }
