@@ -148,3 +148,40 @@ ngx_http_cdm_stop_file_stream(ngx_http_cdm_stop_chain_t *chain, size_t len)
 
     return NGX_OK;
 }
+
+
+/*
+ * What nginx opens on USR1 it gives to the user of the workers, but not what
+ * it makes on a reload.  Workers that are still leaving follow the chain to
+ * that file as well, and have to open it by themselves.
+ */
+
+void
+ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
+{
+    ngx_core_conf_t  *ccf;
+    ngx_file_info_t   fi;
+
+    if (!chain->is_file || geteuid() != 0) {
+        return;
+    }
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(chain->cycle->conf_ctx,
+                                           ngx_core_module);
+
+    if (ccf->user == (ngx_uid_t) NGX_CONF_UNSET_UINT
+        || ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR
+        || !ngx_is_file(&fi)
+        || ngx_file_size(&fi) != 0
+        || fi.st_uid == ccf->user)
+    {
+        return;
+    }
+
+    if (fchown(chain->file->fd, ccf->user, (gid_t) -1) == -1) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
+                      "fchown() of audit file \"%V\" failed, workers of the "
+                      "former configuration cannot write to it",
+                      &chain->name);
+    }
+}
