@@ -282,6 +282,15 @@ ngx_http_cdm_stop_endpoint_ssl(ngx_conf_t *cf,
                                         &identity->trusted_certificate, 4)
             != NGX_OK)
         {
+            /* why has been told, by core and without the place */
+
+            ngx_http_cdm_stop_conf_error(cf, NGX_LOG_EMERG, &identity->place,
+                                         "\"trusted_certificate %V\" of "
+                                         "identity \"%V\" cannot be used, "
+                                         "name a file with the certificate "
+                                         "of its CA in PEM",
+                                         &identity->trusted_certificate,
+                                         &identity->name);
             return NGX_ERROR;
         }
 

@@ -306,19 +306,23 @@ $lint->is_fine(
     'C04 verify off and insecure',
     $lint->with(verify => 'verify off;', insecure => 'insecure on;'));
 
-{
-    my ($exit, $said) =
-        $lint->look(
-        $lint->with(ca => 'trusted_certificate %%TESTDIR%%/none.crt;'));
-    isnt($exit, 0, 'C01 no such certificate: refused');
-    like($said, qr/\[emerg\].*none\.crt/, 'C01 no such certificate: named');
+$t->write('bad.crt', "no certificate\n");
 
-    $t->write('bad.crt', "no certificate\n");
-    ($exit, $said) =
-        $lint->look(
-        $lint->with(ca => 'trusted_certificate %%TESTDIR%%/bad.crt;'));
-    isnt($exit, 0, 'C01 no certificate: refused');
-    like($said, qr/\[emerg\].*bad\.crt/, 'C01 no certificate: named');
+# why is told by nginx, and by us where
+
+for my $name (qw(none bad)) {
+    my $file = $t->path("$name.crt");
+    my ($exit, $said, $line) =
+        $lint->look($lint->with(ca => "trusted_certificate $file;"));
+    my $place = $lint->place($line->{BLOCK});
+    my $wanted = "\"trusted_certificate $file\" of identity \"huawei\" cannot "
+        . 'be used, name a file with the certificate of its CA in PEM';
+
+    isnt($exit, 0, "C01 $name.crt as the CA: refused");
+    like($said, qr/\[emerg\] .*\Q$name.crt\E.* failed/,
+        "C01 $name.crt as the CA: why");
+    like($said, qr/\[emerg\] \Q$wanted\E$place/,
+        "C01 $name.crt as the CA: where");
 }
 
 # projects
