@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
-# The reference in docs/DIRECTIVES.md and the code say the same: directives,
-# settings, variables, codes, messages; and each example of it, of README.md
-# and of docs/OPERATIONS.md passes "nginx -t".
+# The documents and the code say the same: directives, settings, variables,
+# codes, lines of the error log; and each example of them passes "nginx -t".
+# Metrics are compared in t/status.t, members of records in t/schema.t.
 
 use strict;
 use warnings;
@@ -10,11 +10,14 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use CdmStop::LogLines;
+use CdmStop::Messages;
 use CdmStop::Process;
 use CdmStop::Test;
 
 my $root = "$FindBin::Bin/..";
 my $reference = slurp("$root/docs/DIRECTIVES.md");
+my $troubles = slurp("$root/docs/TROUBLESHOOTING.md");
 my $readme = slurp("$root/README.md");
 my %source = map { $_ => slurp($_) } glob("$root/*.c $root/src/*.c");
 my $code = join "\n", map { $source{$_} } sort keys %source;
@@ -40,19 +43,13 @@ my @rows = block_settings();
 is_deeply([sort @rows], [strings($settings)],
     'each setting of cdm_stop_iam has its row');
 
-my ($section) = $reference =~ /^## Variables\n(.*?)^## /ms;
-my %documented = map { $_ => 1 } grep { !/^cdm_stop_zone$/ }
-    join("\n", grep { /^\|/ } split /\n/, $section) =~ /\$(cdm_stop\w*)/g;
-is_deeply([sort keys %documented], [strings($vars)],
-    'each variable has its row');
-
-my %codes = map { $_ => 1 } $code =~ /NGX_HTTP_CDM_STOP_ERROR\(\w+, "(\d+)"/g;
-my ($answers) = $reference =~ /^## Answers of the gateway\n(.*?)^## /ms;
-is_deeply([sort $answers =~ /CDMSTOP\.(\d+)/g], [sort keys %codes],
-    'each code has its row');
+my ($rows) = slurp("$root/docs/VARIABLES.md")
+    =~ /^(\| variable \| value .*?)\n\n/ms;
+is_deeply([sort map { (split / \| /)[0] =~ /\$(cdm_stop\w*)/g }
+        split /\n/, $rows], [strings($vars)], 'each variable has its row');
 
 for my $name ($reference =~ /^### (\w+)$/mg) {
-    my ($text) = $reference =~ /^### \Q$name\E\n(.*?)(?=^##)/ms;
+    my ($text) = $reference =~ /^### \Q$name\E\n(.*?)(?=^##|\z)/ms;
 
     like($text, qr/^ +Syntax: +\Q$name\E .*^ +Default: .*^ +Context: /ms,
         "$name: syntax, default and context");
@@ -60,18 +57,89 @@ for my $name ($reference =~ /^### (\w+)$/mg) {
 }
 
 
-# messages
+# codes: status, code, cause and cure
 
-my ($messages) = $reference =~ /^## Messages\n(.*)/ms;
-$messages =~ s/\s+/ /g;
+my %status = (
+    (map { ("NGX_HTTP_$_->[0]" => $_->[1]) } ['BAD_REQUEST', 400],
+        ['UNAUTHORIZED', 401], ['FORBIDDEN', 403], ['NOT_ALLOWED', 405],
+        ['TOO_MANY_REQUESTS', 429], ['BAD_GATEWAY', 502],
+        ['SERVICE_UNAVAILABLE', 503], ['GATEWAY_TIME_OUT', 504]),
+    425 => 425
+);
+my %codes = map { $_->[1] => $status{$_->[0]} } pairs(
+    $code =~ /NGX_HTTP_CDM_STOP_ERROR\((\w+), "(\d+)"/g);
+my @answers = rows('Answers of the gateway');
 
-for my $message (run_time_messages()) {
-    my @pieces = grep { /\w/ } split /%\S+?(?=["\s,):]|$)/, $message;
-    my ($longest) = sort { length $b <=> length $a } @pieces;
+is_deeply({ map { ($_->[1] =~ s/^CDMSTOP\.//r => $_->[0]) } @answers }, \%codes,
+    'each code has its row, with its status');
+is(scalar @answers, scalar keys %codes, 'and one only');
+is(scalar(grep { length $_->[2] < 20 || length $_->[3] < 10 } @answers), 0,
+    'with cause and cure');
 
-    $longest =~ s/^\W+|\W+$//g;
-    ok(index($messages, $longest) >= 0 || known_by_its_start($message),
-        "documented: $message");
+for my $file (documents()) {
+    my %named = map { $_ => 1 } slurp($file) =~ /CDMSTOP\.(\d{4})/g;
+
+    is(join(' ', grep { !$codes{$_} } sort keys %named), '',
+        name_of($file) . ' names no other code');
+}
+
+
+# lines of the error log: text, level, cause and cure
+
+my @lines = CdmStop::LogLines::at_run_time(map { $source{$_} }
+    sort keys %source);
+my %line = map { $_->{text} => $_->{level} } @lines;
+my (%told, @poor);
+
+for my $section ('Tokens', 'Callers', 'The way to IAM and CDM', 'Records',
+    'The system')
+{
+    for my $row (grep { @$_ == 4 } rows($section)) {
+        for my $text (quoted($row->[0])) {
+            ok(!exists $told{$text}, "once: $text");
+            $told{$text} = $row->[1];
+        }
+
+        push @poor, $row->[0] if $row->[2] eq ''
+            || ($row->[3] eq '' && $row->[1] ne 'info'
+                && $row->[2] !~ /see \[below\]/);
+    }
+}
+
+cmp_ok(scalar @lines, '>', 50, 'lines of the error log are found');
+is_deeply(\%told, \%line, 'each line has its row, with its level, and each '
+    . 'row a line');
+is_deeply(\@poor, [], 'each row has cause and cure');
+
+# what is put in for "..."
+
+for my $pair (['Why IAM gave no token', qw(iam fetch)],
+    ['Callers', qw(facts verify)], ['Why a stop is not sent', qw(gate)],
+    ['Records that are not on disk', qw(sync)])
+{
+    my ($section, @files) = @$pair;
+    my @causes = CdmStop::LogLines::causes(
+        map { $source{"$root/src/ngx_http_cdm_stop_$_.c"} } @files);
+    my @there = grep { @$_ == 2 } rows($section);
+
+    is_deeply([sort map { quoted($_->[0]) } @there], [sort @causes],
+        "$section: each cause has its row, and each row a cause");
+    is(scalar(grep { $_->[1] eq '' } @there), 0, "$section: and a cure");
+}
+
+# of "nginx -t", whose messages say themselves what to write, there is a choice
+
+my @known = CdmStop::Messages::of(sort keys %source);
+
+for my $row (rows('nginx -t')) {
+    for my $text (quoted($row->[0])) {
+        next if $text =~ /unknown directive|binary compatible|instead of/;
+
+        my ($start) = $text =~ /\A(.*?)(?:, )?\.\.\.\z/
+            or fail("it ends with an ellipsis: $text");
+        my @like = grep { begins($_, $start) } @known;
+        is(scalar @like, 1, "nginx -t says: $start");
+    }
 }
 
 
@@ -79,13 +147,16 @@ for my $message (run_time_messages()) {
 
 my $i = 0;
 
-for my $text ($reference, $readme, slurp("$root/docs/OPERATIONS.md")) {
+for my $file (grep { !/EXAMPLES/ } documents()) {
+    my $text = slurp($file);
+
     while ($text =~ /^```nginx\n(.*?)^```$/msg) {
         my $example = $1;
 
         my ($exit, $output) = $t->nginx_t(whole($example));
-        is($exit, 0, 'example ' . ++$i . ' passes nginx -t: '
-            . ($example =~ /(\S+)/)[0]) or diag($output);
+        is($exit, 0, name_of($file) . ', example ' . ++$i
+            . ' passes nginx -t: ' . ($example =~ /(\S+)/)[0])
+            or diag($output);
     }
 }
 
@@ -109,7 +180,7 @@ sub strings {
 
 
 sub block_settings {
-    my ($text) = $reference =~ /^### cdm_stop_iam\n(.*?)(?=^##)/ms;
+    my ($text) = $reference =~ /^### cdm_stop_iam\n(.*?)(?=^##|\z)/ms;
 
     my ($table) = $text =~ /^(\| setting .*?)\n\n/ms;
 
@@ -118,37 +189,74 @@ sub block_settings {
 }
 
 
-# what the module logs when it runs: ngx_log_error(), not at configuration
+# Documents that are written by hand, in English.
 
-sub run_time_messages {
-    my @found;
-
-    my $string = qr/"(?:[^"\\]|\\.)*"/;
-
-    while ($code =~ /ngx_log_error\((?!level)[^;]*?((?:$string\s*)+)/g) {
-        my $literal = $1;
-        my $message = join '', $literal =~ /"((?:[^"\\]|\\.)*)"/g;
-
-        $message =~ s/\\"/"/g;
-        next if $message =~ /^%\*s in %V|^OpenSSL|^"%V"/ || $message !~ /\w{3}/;
-        push @found, $message;
-    }
-
-    return @found;
+sub documents {
+    return ("$root/README.md", glob("$root/docs/*.md"),
+            glob("$root/docs/*/*.md"));
 }
 
 
-# messages that only begin the same, and those of nginx's own words
+sub name_of {
+    my ($file) = @_;
 
-sub known_by_its_start {
-    my ($message) = @_;
+    return $file =~ s{^\Q$root\E/}{}r;
+}
 
-    return 1 if $message =~ /^IAM gave no token: %s/;
-    return 1 if $message =~ /^a stop is not sent/;
-    return 1 if $message =~ /^ failed$/;
 
-    (my $plain = $message) =~ s/^IAM sent (?:an |no |a )?//;
-    return index($messages, $plain) >= 0;
+# The rows of the tables below a heading of docs/TROUBLESHOOTING.md.
+
+sub rows {
+    my ($heading) = @_;
+
+    my ($text) = $troubles =~ /^##+ \Q$heading\E\n(.*?)(?=^##|\z)/ms
+        or die "docs/TROUBLESHOOTING.md has no \"$heading\"\n";
+    my @tables = map { [grep { /^\|/ } split /\n/] } split /\n\n/, $text;
+    my @rows;
+
+    for my $table (@tables) {
+        my (undef, undef, @body) = @$table;
+        push @rows, map { [cells($_)] } @body;
+    }
+
+    return @rows;
+}
+
+
+sub cells {
+    my ($line) = @_;
+
+    return map { s/^\s+|\s+$//gr } split /(?<!\\)\|/, $line =~ s/^\||\|$//gr,
+        -1;
+}
+
+
+sub quoted {
+    my ($text) = @_;
+
+    return $text =~ /`([^`]+)`/g;
+}
+
+
+sub pairs {
+    my @pairs;
+
+    while (my ($one, $two) = splice @_, 0, 2) {
+        push @pairs, [$one, $two];
+    }
+
+    return @pairs;
+}
+
+
+# Whether a message of the configuration begins so; "..." is what is put in.
+
+sub begins {
+    my ($message, $start) = @_;
+
+    my $plain = $message->{format} =~ s/%(?:\*s|u[a-z]|[a-zA-Z])/.../gr;
+
+    return index($plain, $start) == 0;
 }
 
 
@@ -193,7 +301,7 @@ EOI
         $location = $guard && "$guard $rest";
 
     } elsif ($example =~ /^(?:cdm_stop_(?:zone|iam|policy|audit_key|audit_sign)
-                             |log_format)\b/mx) {
+                             |log_format|limit_req_zone)\b/mx) {
         $http = $example;
         $location = $example
             =~ /cdm_stop_iam huawei|log_format|zone|policy|audit_/
