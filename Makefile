@@ -40,7 +40,7 @@ deps:
 	@t/build/deps.sh build
 
 deps-demo:
-	@t/build/deps.sh build test
+	@t/build/deps.sh build demo
 
 deps-test:
 	@t/build/deps.sh build test browser monitoring

@@ -15,6 +15,10 @@ for group; do
         packages="$packages gcc make libc6-dev nginx nginx-dev libssl-dev
             libpcre2-dev zlib1g-dev libjansson-dev"
         ;;
+    demo)
+        packages="$packages perl curl openssl ca-certificates
+            libio-socket-ssl-perl"
+        ;;
     test)
         packages="$packages perl curl openssl ca-certificates
             libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate"
