@@ -147,7 +147,7 @@ for my $row (rows('nginx -t')) {
 
 my $i = 0;
 
-for my $file (grep { !/EXAMPLES/ } documents()) {
+for my $file (documents()) {
     my $text = slurp($file);
 
     while ($text =~ /^```nginx\n(.*?)^```$/msg) {

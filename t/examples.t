@@ -1,8 +1,9 @@
 #!/usr/bin/perl
 
-# Each configuration of docs/EXAMPLES.md, as it is printed but for ports, paths,
-# names and addresses: it starts, without a warning that the text does not tell
-# of, lets those stop jobs whom it says it does, and nobody else.
+# Each site of docs/examples, as it is in the file but for ports, paths, names
+# and addresses: it starts, without a warning that it does not tell of, lets
+# those stop jobs whom it says it does, and nobody else. Those with a balancer
+# before them are in t/examples_balancer.t.
 
 use strict;
 use warnings;
@@ -18,11 +19,20 @@ use CdmStop::Standin;
 use CdmStop::Test;
 
 my $t = CdmStop::Test->new(log => 'info');
-my $iam = $t->iam(tls => 'good');
+my %key = map { $_ => $t->ledger->key(20) } qw(access secret);
+
+$t->write_secret("secrets/$_-key", "$key{$_}\n") for sort keys %key;
+
+my $iam = $t->iam(tls => 'good', agencies => { customer => ['cdm-stop'] },
+    access_keys => { $key{access} => {
+        secret => $key{secret}, user => 'robot', domain => 'acme' } });
 my $cdm = $t->cdm(tls => 'good');
 my $certs = $t->path('certs');
 
 my $oidc = $t->standin('CdmStop::Standin', port => 'oidc', name => 'oidc');
+
+$iam->set(users => { map { $_ => { 'cdm-gateway' => $t->{password} } }
+    qw(acme partner) });
 
 my $PASSWORD = $t->ledger->password;
 my $TOKEN = token(user => 'alice', roles => ['etl_operator']);
@@ -42,21 +52,6 @@ $t->write('stops.htpasswd', join '', map {
         '-stdin', { stdin => "$PASSWORD\n" });
     "$_:$hash"
 } qw(ann eve));
-
-my %example;
-my $text = slurp($t->root . '/docs/EXAMPLES.md');
-
-$example{$1} = $2
-    while $text =~ /^## ([^\n]+)\n((?:(?!^## ).)*)/msg;
-
-
-sub slurp {
-    my ($file) = @_;
-
-    open my $fh, '<', $file or die "$file: $!\n";
-    local $/;
-    return scalar <$fh>;
-}
 
 # A token of IAM for a caller.
 
@@ -102,13 +97,11 @@ sub client_certificate {
 sub configuration {
     my ($name) = @_;
 
-    my ($conf) = ($example{$name} // die "no example: $name\n")
-        =~ /^```nginx\n(.*?)^```$/ms;
+    my $conf = $t->read($t->root . "/docs/examples/$name.conf");
 
     my @other = (
-        [qr/^load_module .*$/m, "%%GLOBALS%%\nworker_processes 2;"],
-        [qr/^http \{$/m, "http {\n%%HTTP_GLOBALS%%"],
         [qr/listen 443 /, 'listen 127.0.0.1:%%PORT%% '],
+        [qr/listen 127\.0\.0\.1:8080/, 'listen 127.0.0.1:%%PORT%%'],
         [qr/https:\/\/iam\.[\w.-]+/, 'https://localhost:%%IAM_PORT%%'],
         [qr/https:\/\/cdm\.[\w.-]+/, 'https://localhost:%%CDM_PORT%%'],
         [qr/127\.0\.0\.1:4180/, '127.0.0.1:%%PORT_oidc%%'],
@@ -117,6 +110,8 @@ sub configuration {
         [qr/\/etc\/nginx\/tls\/clients-ca\.crt/, "$certs/ca.crt"],
         [qr/\/etc\/nginx\/secrets\/cdm-gateway/,
             '%%TESTDIR%%/secrets/password'],
+        [qr/\/etc\/nginx\/secrets\//, '%%TESTDIR%%/secrets/'],
+        [qr/\/etc\/nginx\/close-of-books/, '%%TESTDIR%%/close-of-books'],
         [qr/\/etc\/nginx\/stops\.htpasswd/, '%%TESTDIR%%/stops.htpasswd'],
         [qr/\/var\/log\/nginx\/cdm_stop\.jsonl/, '%%TESTDIR%%/audit.jsonl'],
         [qr/10\.20\.0\.0\/16/, '127.0.0.1/32'],
@@ -128,7 +123,15 @@ sub configuration {
         $conf =~ s/$what/$instead/g;
     }
 
-    return $conf;
+    return <<"EOC";
+%%GLOBALS%%
+worker_processes 2;
+events { }
+http {
+    %%HTTP_GLOBALS%%
+    $conf
+}
+EOC
 }
 
 # Starts an example and runs the code; warnings that the text tells of.
@@ -174,7 +177,8 @@ sub stop {
     my $from = -s $t->path('audit.jsonl') // 0;
     my $before = $cdm->requests;
     my (undef, $output) = $t->curl(@curl,
-        'https://127.0.0.1:' . $t->port . $t->stop_target(%arg));
+        ($arg{scheme} // 'https') . '://127.0.0.1:' . $t->port
+            . $t->stop_target(%arg));
     my ($status) = $output =~ m{\AHTTP/1\.1 (\d+)};
     my ($code) = $output =~ /"error_code":"CDMSTOP\.(\d+)"/;
 
@@ -201,8 +205,13 @@ sub may {
     my $r = stop(job => 'etl_1', %arg);
 
     is($r->{status}, 200, "$what may");
-    ok(join(',', map { $_->all('X-Auth-Token') } @{ $r->{sent} })
-        eq $iam->last_token, "$what: with the gateway's token");
+
+    my @sent = map { $_->all('X-Auth-Token') } @{ $r->{sent} };
+    my ($token) = grep { @sent == 1 && $_->{token} eq $sent[0] } $iam->tokens;
+    like($token->{user}, qr{\A(?:cdm-gateway|robot|customer/cdm-stop)\z},
+        "$what: with the gateway's token");
+    is($token->{project}, $arg{project} // CdmStop::Test::Traffic::PROJECT,
+        "$what: of the project");
     is_deeply([@{ $r->{record} }{qw(stage principal rule)}],
         ['outcome', $principal, $rule], "$what: the record");
 
@@ -225,11 +234,12 @@ sub may_not {
 }
 
 
-my %tested;
+my %tested = map { $_ => 'in t/examples_balancer.t' }
+    qw(load-balancer ha-pair);
 
 $tested{$_->[0]} = example(@$_) for (
 
-    ['Callers with tokens of their own', qr/\A\z/, sub {
+    ['public-cloud', qr/\A\z/, sub {
         my @why = (header => ['X-Stop-Reason: OPS-17 disk full']);
 
         my $r = may('the right role', 'alice@acme', 'operators', @why,
@@ -258,7 +268,71 @@ $tested{$_->[0]} = example(@$_) for (
         cmp_ok($late->{retry}, '>=', 1, 'and when there is room again');
     }],
 
-    ['Mutual TLS', qr/\A\z/, sub {
+    ['ak-sk', qr/\A\z/, sub {
+        may('the right role', 'alice@acme', 'operators', token => $TOKEN);
+        is(($iam->tokens)[-1]{user}, 'robot', 'the user of the key');
+        may_not('another role', 403, '0201', 'rita@acme', token => $READER);
+        may_not('without a token', 401, '0101', undef);
+    }],
+
+    ['agency', qr/\A\z/, sub {
+        may('one on call', 'CN=ann,OU=oncall,O=acme', 'oncall',
+            client => 'ann');
+
+        my ($assumed) = grep { $_->{assumed_by} } $iam->tokens;
+        is_deeply([$assumed->{domain}, $assumed->{assumed_by}{domain}],
+            [qw(customer partner)], 'the agency of the customer');
+        may_not('another certificate', 403, '0201',
+            'CN=airflow,OU=data,O=acme', client => 'airflow');
+        my $r = may_not('another project', 403, '0203',
+            'CN=ann,OU=oncall,O=acme', client => 'ann', project => '4' x 32);
+        is($r->{record}{project_id}, '4' x 32, 'and which');
+    }],
+
+    ['teams', qr/\A\z/, sub {
+        my ($one, $two, $three) = map { "${_}551c7f6c808414d8e9f3c514a170f2e" }
+            1 .. 3;
+        my $dwh = token(user => 'wang', roles => ['dwh_operator'],
+            project => $two);
+        my $third = token(user => 'wang', roles => ['dwh_operator'],
+            project => $three);
+        my $airflow = token(user => 'airflow', roles => []);
+        my $late = token(user => 'olga',
+            roles => [qw(etl_operator cdm_oncall)]);
+
+        may('etl', 'alice@acme', 'etl', token => $TOKEN);
+        may_not('etl, another job', 403, '0201', 'alice@acme',
+            token => $TOKEN, job => 'dwh_1');
+        may('the warehouse', 'wang@acme', 'warehouse', token => $dwh,
+            project => $two);
+        may('the warehouse, its other project', 'wang@acme', 'warehouse',
+            token => $third, project => $three);
+        may_not('the warehouse, at night', 403, '0201', 'wang@acme',
+            token => $dwh, project => $two, job => 'night_1');
+        may('the scheduler', 'airflow@acme', 'scheduler', token => $airflow);
+        may_not('the scheduler from elsewhere', 403, '0201', 'airflow@acme',
+            token => $airflow, from => '127.0.0.2');
+
+        $t->write('close-of-books', '');
+        my $r = may_not('etl while the books are closed', 403, '0201',
+            'alice@acme', token => $TOKEN);
+        is($r->{record}{rule}, 'close-of-books', 'by this rule');
+        may('one on call', 'olga@acme', 'etl', token => $late);
+        unlink $t->path('close-of-books');
+        may('etl afterwards', 'alice@acme', 'etl', token => $TOKEN);
+    }],
+
+    ['quickstart', qr/\A\z/, sub {
+        my @plain = (scheme => 'http');
+
+        may('the caller', 'alice@acme', 'alice', token => $TOKEN, @plain);
+        may_not('a frozen job', 403, '0201', 'alice@acme', token => $TOKEN,
+            job => 'prod_1', @plain);
+        may_not('another user', 403, '0201', 'rita@acme', token => $READER,
+            @plain);
+    }],
+
+    ['mutual-tls', qr/\A\z/, sub {
         may('the scheduler', 'CN=airflow,OU=data,O=acme', 'airflow',
             client => 'airflow');
         may('one on call', 'CN=ann,OU=oncall,O=acme', 'oncall',
@@ -282,7 +356,7 @@ $tested{$_->[0]} = example(@$_) for (
         }
     }],
 
-    ['Name and password (Basic)', qr/\A\z/, sub {
+    ['basic-auth', qr/\A\z/, sub {
         may('a good password', 'ann', 'people', user => "ann:$PASSWORD");
         may_not('a stranger to the rules', 403, '0201', 'eve',
             user => "eve:$PASSWORD");
@@ -290,7 +364,7 @@ $tested{$_->[0]} = example(@$_) for (
         may_not('no password', 401, undef, undef);
     }],
 
-    ['A session at an OIDC proxy (auth_request)', qr/\A\z/, sub {
+    ['oidc-proxy', qr/\A\z/, sub {
         my $name = 'X-Auth-Request-Email';
 
         $oidc->script(
@@ -316,7 +390,7 @@ $tested{$_->[0]} = example(@$_) for (
             'L03 it gets no token');
     }],
 
-    ['An SDK that signs with an access key', qr/\A\z/, sub {
+    ['signing-sdk', qr/\A\z/, sub {
         my @signed = (header => [
             'Authorization: SDK-HMAC-SHA256 Access=AKEXAMPLE, '
                 . 'SignedHeaders=host;x-sdk-date, Signature=' . 'ab' x 32,
@@ -337,7 +411,7 @@ $tested{$_->[0]} = example(@$_) for (
             client => 'airflow', job => 'prod_1');
     }],
 
-    ['An address range and no name',
+    ['address-range',
      qr/everyone who reaches this "cdm_stop" stops jobs/, sub {
         may('one in the range', undef, 'schedulers');
         may_not('another job', 403, '0201', undef, job => 'prod_1');
@@ -346,7 +420,7 @@ $tested{$_->[0]} = example(@$_) for (
         is($r->{record}{source_ip}, '127.0.0.2', 'from where it came');
     }],
 
-    ['Limits by address and by project (limit_req)', qr/\A\z/, sub {
+    ['limits', qr/\A\z/, sub {
         may('a first one', 'alice@acme', 'etl', token => $TOKEN);
 
         my $late;
@@ -369,7 +443,7 @@ $tested{$_->[0]} = example(@$_) for (
         like($output, qr{\AHTTP/1\.1 200 }, 'other requests are not counted');
     }],
 
-    ["Beside nginx's own access rules (satisfy any)", qr/\A\z/, sub {
+    ['satisfy-any', qr/\A\z/, sub {
         my @beyond = (from => '127.0.0.2');
 
         may('one in the range', 'alice@acme', 'operators', token => $TOKEN);
@@ -387,7 +461,7 @@ $tested{$_->[0]} = example(@$_) for (
 );
 
 subtest 'the lines of cdm_stop in the server' => sub {
-    my $conf = configuration('Mutual TLS');
+    my $conf = configuration('mutual-tls');
 
     ok($conf =~ s/^( +location [^\n]+\n)((?: +cdm_stop.*\n)+)/$2$1/m, 'moved');
     unlink $t->path('audit.jsonl');
@@ -400,7 +474,14 @@ subtest 'the lines of cdm_stop in the server' => sub {
     $t->stop;
 };
 
-is_deeply([sort keys %tested], [sort keys %example],
-    'each example is here');
+my @files = map { m{([^/]+)\.conf\z} } glob($t->root . '/docs/examples/*');
+
+is_deeply([sort keys %tested], [sort @files], 'each example is here');
+
+my $text = $t->read($t->root . '/docs/EXAMPLES.md');
+
+is_deeply([sort $text =~ /^\| \[[\w.-]+\]\(examples\/([\w-]+)\.conf\)/mg],
+    [sort @files], 'and in the table of docs/EXAMPLES.md');
+unlike($text, qr/^```nginx/m, 'which repeats none of them');
 
 $t->done;

@@ -21,7 +21,8 @@ for group; do
         ;;
     test)
         packages="$packages perl curl openssl ca-certificates
-            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate"
+            libio-socket-ssl-perl nghttp2-client libfaketime bsdutils logrotate
+            haproxy jq"
         ;;
     browser)
         packages="$packages chromium chromium-driver fonts-dejavu-core"
