@@ -1,0 +1,300 @@
+#!/usr/bin/perl
+
+# Each command that a document prints in a block of the shell was run: by the
+# test that the table names, which takes it from the document; here, against a
+# gateway that has had some of what the documents tell of; or it stands in the
+# table with the reason why no test runs it.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use CdmStop::Process;
+use CdmStop::Test;
+
+my $t = CdmStop::Test->new(log => 'info');
+my $dir = $t->dir;
+my $root = $t->root;
+
+my $CI = 'the whole of it is what .ci/run does on a bare machine';
+my $ITSELF = 'it runs this test among others';
+my $BUILD = 't/build/static.sh does it for each version, with --add-module';
+my $NAMES = 'gateway is a name; t/examples.t sends the same stop';
+my $LONG = 'it takes minutes and tells of a machine, not of the module';
+
+# by the document and the first words of a block: a test that takes the block
+# from there, "run", or a reason. Where a block has commands of both kinds, what
+# is left out is in the third place, with its reason.
+
+my @table = (
+    ['README.md', 'make demo', [$CI]],
+    ['README.md', 'curl -X PUT', [$NAMES]],
+    ['README.md', 'make  ', [$CI]],
+    ['README.md', './configure', [$BUILD]],
+    ['docs/AUDIT.md', 'openssl rand', 'run'],
+    ['docs/AUDIT.md', 'openssl genpkey', 'run'],
+    ['docs/AUDIT.md', 'kill -USR1', 'run'],
+    ['docs/AUDIT.md', 'now=', 't/audit_logrotate.t'],
+    ['docs/CONTRIBUTING.md', 'make  ', [$CI]],
+    ['docs/CONTRIBUTING.md', 'make test', [$ITSELF]],
+    ['docs/MONITORING.md', 'promtool', 'run'],
+    ['docs/OPERATIONS.md', 'curl -s http', 'run'],
+    ['docs/OPERATIONS.md', 'grep -E', 'run'],
+    ['docs/OPERATIONS.md', 'awk', 'run'],
+    ['docs/OPERATIONS.md', 'curl -sS -o', 'run'],
+    ['docs/OPERATIONS.md', 'install -m 600', 'run'],
+    ['docs/OPERATIONS.md', 'printf', 'run'],
+    ['docs/OPERATIONS.md', 'grep -c', 'run'],
+    ['docs/OPERATIONS.md', 'cdm-stop-policy', 'run'],
+    ['docs/PERFORMANCE.md', 'make', [$LONG]],
+    ['docs/QUICKSTART.md', 'apt-get', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'make', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'install -d', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'cp docs', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'service', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'umask', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'jobs=', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'curl', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'cdm-stop-audit', 't/quickstart.t'],
+    ['docs/SECURITY.md', 'grep -rn', 'run'],
+    ['docs/TROUBLESHOOTING.md', 'grep -h', 'run'],
+    ['docs/TROUBLESHOOTING.md', 'tail', 'run'],
+    ['docs/TROUBLESHOOTING.md', 'nginx -T', 'run'],
+    ['docs/monitoring/ALERTS.md', 'promtool', 'run'],
+    ['docs/monitoring/ALERTS.md', 'systemctl', 'run',
+        [qr/^systemctl status nginx; /m, 'no service manager here']],
+    ['docs/monitoring/ALERTS.md', 'grep -E', 'run'],
+    ['docs/monitoring/ALERTS.md', "grep '\"verdict", 'run'],
+);
+
+
+# the blocks of all documents; translations have those of the original
+
+my @blocks;
+
+for my $file (map { s{^\Q$root/\E}{}r } glob("$root/README.md"),
+    glob("$root/docs/*.md"), glob("$root/docs/monitoring/*.md"))
+{
+    my $text = $t->read("$root/$file");
+
+    push @blocks, { file => $file, commands => $1 }
+        while $text =~ /^```(?:sh|shell|bash|console)\n(.*?)^```$/msg;
+}
+
+for my $block (@blocks) {
+    my @rows = grep { $_->[0] eq $block->{file}
+        && index($block->{commands}, $_->[1]) == 0 } @table;
+
+    # the longest start
+    ($block->{row}) = sort { length $b->[1] <=> length $a->[1] } @rows;
+    ok($block->{row}, "$block->{file} is in the table: "
+        . first_line($block->{commands}));
+    $block->{row}[4]++ if $block->{row};
+}
+
+is(join(', ', map { "$_->[0]: $_->[1]" } grep { !$_->[4] } @table), '',
+    'each row of the table has a block');
+
+for my $row (@table) {
+    my ($file, $start, $how) = @$row;
+
+    if (ref $how) {
+        cmp_ok(length $how->[0], '>', 20, "$file, $start: has a reason");
+
+    } elsif ($how ne 'run') {
+        like($t->read("$root/$how"), qr/\Q$file\E/,
+            "$file, $start: $how reads it");
+    }
+}
+
+for my $file (glob("$root/README.*.md"), glob("$root/docs/zh-CN/*.md")) {
+    my $name = $file =~ s{^\Q$root/\E}{}r;
+    my $original = $name =~ s/\.zh-CN//r =~ s{zh-CN/}{}r;
+    my @theirs = code($t->read("$root/$original"));
+    my @its = code($t->read($file));
+
+    is_deeply(\@its, \@theirs, "$name has the commands of $original");
+}
+
+# Commands without comments, which are translated.
+
+sub code {
+    my ($text) = @_;
+
+    return map { s/\s+#\s.*$//gmr } $text =~ /^```sh\n(.*?)^```$/msg;
+}
+
+sub first_line { return ($_[0] =~ /(\S.*)/)[0] }
+
+
+# a gateway that has had some of all: stops, a token that CDM refuses, an
+# outcome that is unknown, an IAM that is away
+
+my $iam = $t->iam;
+my $cdm = $t->cdm;
+my $password = $t->{password};
+
+$t->write_secret('input/password', "$password\n");
+$t->write_secret('secrets/cdm-gateway', "$password\n");
+mkdir "$dir/$_" for qw(bin run work);
+chmod 0755, "$dir/run";
+
+my ($format) = $t->read("$root/docs/OPERATIONS.md")
+    =~ /^```nginx\n(log_format stops .*?\naccess_log [^\n]*)\n```/ms;
+
+$format =~ s{/var/log/nginx/}{$dir/};
+
+my $conf = <<"EOC";
+%%GLOBALS%%
+worker_processes 1;
+events { }
+http {
+    %%HTTP_GLOBALS%%
+    cdm_stop_zone cdm:1m;
+    cdm_stop_iam huawei {
+        uri            http://127.0.0.1:%%IAM_PORT%%;
+        insecure       on;
+        domain         acme;
+        user           cdm-gateway;
+        password_file  %%TESTDIR%%/secrets/cdm-gateway;
+        projects       @{[CdmStop::Test::Traffic::PROJECT]} @{['4' x 32]};
+    }
+    cdm_stop_policy org {
+        allow  scheduler  principal=airflow  job=~^etl_;
+    }
+    $format
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /v1.1/ {
+            cdm_stop                    huawei;
+            cdm_stop_verify             off;
+            cdm_stop_principal          \$http_x_test_principal;
+            cdm_stop_enforce            org;
+            cdm_stop_insecure_upstream  on;
+            cdm_stop_audit              %%TESTDIR%%/cdm_stop.jsonl;
+            proxy_pass                  http://127.0.0.1:%%CDM_PORT%%;
+        }
+        location = /cdm_stop        { cdm_stop_status; }
+        location = /cdm_stop/ready  { cdm_stop_status ready; }
+    }
+}
+EOC
+
+$t->config($conf);
+$t->start;
+
+sub stop {
+    my (%arg) = @_;
+
+    return $t->put_stop(job => 'etl_1',
+        headers => ['X-Test-Principal' => 'airflow'], %arg);
+}
+
+$cdm->script({ status => 401, times => 1 });
+is(stop()->{status}, 200, 'a stop with a second token');
+is(stop(job => 'prod_1')->{status}, 403, 'one that is denied');
+$cdm->script({ close => 'after_request', times => 1 });
+my $unknown = stop();
+is($unknown->{status}, 504, 'one whose outcome is unknown');
+$iam->refuse;
+is(stop(project => '4' x 32)->{status}, 503, 'one without a token');
+$iam->resume;
+
+my $request_id = $unknown->header('X-Request-Id');
+
+
+# the commands
+
+my @other = (
+    ['/etc/nginx/nginx.conf', "$dir/nginx.conf"],
+    ['/etc/nginx/secrets', "$dir/secrets"],
+    ['/var/log/nginx', $dir],
+    ['/run/nginx.pid', "$dir/nginx.pid"],
+    ['/run/cdm', "$dir/run"],
+    ['http://127.0.0.1/', 'http://127.0.0.1:' . $t->port . '/'],
+    ['https://iam.cn-north-4.myhuaweicloud.com',
+        'http://127.0.0.1:' . $t->port('IAM')],
+);
+my @typed = (
+    [qr/^(install -m 600 \/dev\/stdin .*\.new)$/m, "$dir/input/password"],
+);
+
+$t->write('bin/nginx', <<"EOS", 0755);
+#!/bin/sh
+exec $t->{binary} -p $dir/ -e $dir/startup.log -c $dir/nginx.conf "\$@"
+EOS
+
+my $module = $t->module_file // '';
+
+$t->write('bin/cdm-stop-policy', <<"EOS", 0755);
+#!/bin/sh
+exec $root/src/tools/cdm-stop-policy --nginx $t->{binary} \\
+    --module "$module" "\$@"
+EOS
+
+# a file of a person who tries another policy
+
+$t->write('work/new.conf', $t->read('nginx.conf'));
+
+for my $block (grep { $_->{row} && $_->{row}[2] eq 'run' } @blocks) {
+    my $commands = $block->{commands};
+
+    $commands =~ s/$block->{row}[3][0]// if $block->{row}[3];
+    $commands =~ s/\Q$_->[0]\E/$_->[1]/g for @other;
+    $commands =~ s/$_->[0]/$1 < $_->[1]/ for @typed;
+    $commands =~ s/-g www-data // if $>;
+
+    # where the commands are to be given
+    my $where = $block->{file} =~ m{monitoring/} ? "$root/docs/monitoring"
+        : $commands =~ m{docs/|t/\*} ? $root : "$dir/work";
+
+    $t->write('work/script', "set -e\nset -o pipefail\nexec 2>&1\n"
+        . "cd $where\nrequest_id=$request_id\ntoken=x\n$commands");
+
+    local $ENV{PATH} = "$dir/bin:$ENV{PATH}";
+    my ($exit, $said) = CdmStop::Process::capture('bash', "$dir/work/script",
+        { timeout => 120, env => $t->environment });
+
+    is($exit, 0, "$block->{file}: " . first_line($block->{commands}))
+        or diag($said);
+    $block->{said} = $said;
+}
+
+sub said {
+    my ($file, $start) = @_;
+
+    my ($block) = grep { $_->{row} && $_->{row}[0] eq $file
+        && $_->{row}[1] eq $start } @blocks;
+    return $block->{said} // '';
+}
+
+
+# they tell what the text says they do
+
+my $O = 'docs/OPERATIONS.md';
+my $T = 'docs/TROUBLESHOOTING.md';
+my $A = 'docs/monitoring/ALERTS.md';
+
+like(said($O, 'curl -s http'), qr/"ready":true.*"principal":"airflow"/s,
+    'ready, and the last stops');
+like(said($O, 'grep -E'), qr/IAM gave no token/, 'what IAM said');
+like(said($O, 'awk'), qr/^RENEWED 1$/m, 'stops by what their token was');
+like(said($O, 'curl -sS -o'), qr/\A[1-5]\d\d\n\z/, 'IAM can be reached');
+is($t->read('secrets/cdm-gateway'), "$password\n", 'a new password is there');
+is($t->read('run/token'), "x\n", 'a new token is there');
+is(said($O, 'grep -c'), "1\n", 'stops that were sent again');
+like(said($O, 'cdm-stop-policy'), qr/^allow by rule scheduler$/m,
+    'who could stop it');
+like(said($T, 'grep -h'), qr/"stage":"intent".*"verdict":"unknown"/s,
+    'the records of a request');
+like(said($T, 'tail'), qr/^ +1 "error_code":"CDMSTOP\.0201"$/m,
+    'what was refused');
+like(said($T, 'nginx -T'), qr/cdm_stop_enforce/, 'the guard that runs');
+like(said($A, 'systemctl'), qr/successful\n200\n\z/, 'the gateway answers');
+like(said($A, 'grep -E'), qr/IAM gave no token/, 'the line of the alert');
+like(said($A, "grep '\"verdict"), qr/\Q$request_id\E/, 'the unknown stop');
+
+$t->allow_log(qr/IAM gave no token|refused|prematurely closed|reset by peer/);
+$t->done;
