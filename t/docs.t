@@ -143,6 +143,24 @@ for my $row (rows('nginx -t')) {
 }
 
 
+# the sources: each in the table of docs/DESIGN.md and in one of its pictures
+
+my $design = slurp("$root/docs/DESIGN.md");
+my ($sources) = $design =~ /^## The sources\n(.*?)(?=^##|\z)/ms;
+my %drawn = map { $_ => 1 } join(' ', map { slurp("$root/docs/img/$_.svg") }
+    qw(request sources)) =~ /\b(\w+\.c)\b/g;
+my @short = map { m{([^/]+)\z} && $1 =~ s/^ngx_http_cdm_stop_(?!module)//r }
+    sort keys %source;
+my %told_of = map { $_ => 1 } $sources =~ /`(\w+\.c)`/g;
+
+is(join(' ', grep { !$told_of{$_} } @short), '', 'each source has its row');
+is(join(' ', grep { !$drawn{$_} } @short), '', 'and is in a picture');
+
+for my $name (sort keys %{ { %told_of, %drawn } }) {
+    ok(scalar(grep { $_ eq $name } @short), "$name is a source");
+}
+
+
 # examples
 
 my $i = 0;
