@@ -18,27 +18,37 @@ my $t = CdmStop::Test->new(log => 'info');
 my $dir = $t->dir;
 my $root = $t->root;
 
-my $CI = 'the whole of it is what .ci/run does on a bare machine';
-my $ITSELF = 'it runs this test among others';
 my $BUILD = 't/build/static.sh does it for each version, with --add-module';
 my $NAMES = 'gateway is a name; t/examples.t sends the same stop';
 my $LONG = 'it takes minutes and tells of a machine, not of the module';
+my $PACKAGE = 't/build/deb_test does it on a bare Debian';
+
+# goals of the Makefile that .ci/run does not name
+
+my %goal = (
+    demo => 't/demo.t runs it', run => 't/demo.t runs it',
+    help => 'it prints the list of goals', style => 't/style.t is all it runs',
+    clean => 'it would remove what is tested',
+    keystone => 't/keystone.t is what it runs',
+    clients => 't/clients_*.t are what it runs',
+    page => 't/status_page.t fails where it was not run',
+    screenshots => 'people look at pictures',
+    bench => $LONG, 'bench-doc' => $LONG, scale => $LONG, soak => $LONG,
+    deb => 'make deb-test runs it', 'deb-test' => 'it installs, as root'
+);
 
 # by the document and the first words of a block: a test that takes the block
-# from there, "run", or a reason. Where a block has commands of both kinds, what
+# from there, "run", or a reason. Blocks with nothing but goals of the Makefile
+# need no row, see below. Where a block has commands of both kinds, what
 # is left out is in the third place, with its reason.
 
 my @table = (
-    ['README.md', 'make demo', [$CI]],
     ['README.md', 'curl -X PUT', [$NAMES]],
-    ['README.md', 'make  ', [$CI]],
     ['README.md', './configure', [$BUILD]],
     ['docs/AUDIT.md', 'openssl rand', 'run'],
     ['docs/AUDIT.md', 'openssl genpkey', 'run'],
     ['docs/AUDIT.md', 'kill -USR1', 'run'],
     ['docs/AUDIT.md', 'now=', 't/audit_logrotate.t'],
-    ['docs/CONTRIBUTING.md', 'make  ', [$CI]],
-    ['docs/CONTRIBUTING.md', 'make test', [$ITSELF]],
     ['docs/MONITORING.md', 'promtool', 'run'],
     ['docs/OPERATIONS.md', 'curl -s http', 'run'],
     ['docs/OPERATIONS.md', 'grep -E', 'run'],
@@ -48,6 +58,10 @@ my @table = (
     ['docs/OPERATIONS.md', 'printf', 'run'],
     ['docs/OPERATIONS.md', 'grep -c', 'run'],
     ['docs/OPERATIONS.md', 'cdm-stop-policy', 'run'],
+    ['docs/CDM-STOP-AUDIT.md', 'cdm-stop-audit', 'run'],
+    ['docs/EXAMPLES.md', 'curl', [$NAMES]],
+    ['docs/PACKAGE.md', 'apt-get install', [$PACKAGE]],
+    ['docs/PACKAGE.md', 'rm /etc', [$PACKAGE]],
     ['docs/PERFORMANCE.md', 'make', [$LONG]],
     ['docs/QUICKSTART.md', 'apt-get', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'make', 't/quickstart.t'],
@@ -83,7 +97,22 @@ for my $file (map { s{^\Q$root/\E}{}r } glob("$root/README.md"),
         while $text =~ /^```(?:sh|shell|bash|console)\n(.*?)^```$/msg;
 }
 
+my $ci = $t->read("$root/.ci/run");
+
 for my $block (@blocks) {
+    my @goals = goals($block->{commands});
+
+    for my $goal (@goals) {
+        my ($exit) = CdmStop::Process::capture('make', '-n', '-C', $root,
+            $goal, { timeout => 60 });
+        is($exit, 0, "$block->{file}: there is a goal \"$goal\"");
+        ok($goal{$goal} || $ci =~ /\b(?:make|suite) \Q$goal\E$/m
+            || $goal eq 'all' && $ci =~ /^make$/m,
+            "$block->{file}: \"make $goal\" is run by .ci/run");
+    }
+
+    next if @goals;
+
     my @rows = grep { $_->[0] eq $block->{file}
         && index($block->{commands}, $_->[1]) == 0 } @table;
 
@@ -94,7 +123,8 @@ for my $block (@blocks) {
     $block->{row}[4]++ if $block->{row};
 }
 
-is(join(', ', map { "$_->[0]: $_->[1]" } grep { !$_->[4] } @table), '',
+is(join(', ', map { "$_->[0]: $_->[1]" }
+        grep { -e "$root/$_->[0]" && !$_->[4] } @table), '',
     'each row of the table has a block');
 
 for my $row (@table) {
@@ -107,6 +137,19 @@ for my $row (@table) {
         like($t->read("$root/$how"), qr/\Q$file\E/,
             "$file, $start: $how reads it");
     }
+}
+
+# nothing is hidden in blocks that are indented only
+
+for my $file (glob("$root/*.md"), glob("$root/docs/*.md"),
+    glob("$root/docs/*/*.md"))
+{
+    my $prose = $t->read($file) =~ s/^```.*?^```$//gmsr;
+
+    is(join("\n", $prose =~ /^[ ]{4,}((?:apt-get|cdm-stop-\w+|curl|git|grep|jq
+        |kill|make|nginx|openssl|perl|promtool|prove|service|sudo|systemctl)
+        [ ].*)$/gmx), '', $file =~ s{^\Q$root/\E}{}r
+        . ' has its commands in blocks of the shell');
 }
 
 for my $file (glob("$root/README.*.md"), glob("$root/docs/zh-CN/*.md")) {
@@ -126,6 +169,25 @@ sub code {
     return map { s/\s+#\s.*$//gmr } $text =~ /^```sh\n(.*?)^```$/msg;
 }
 
+# The goals of a block that has nothing else.
+
+sub goals {
+    my ($commands) = @_;
+
+    my @lines = grep { length } map { s/\s*#.*//r } split /\n/, $commands;
+    my @goals;
+
+    for my $line (@lines) {
+        my ($make, @words) = split ' ', $line;
+        my @named = grep { !/=/ } @words;
+
+        return if $make ne 'make' || grep { /[^\w.=\/-]/ } @words;
+        push @goals, @named ? @named : 'all';
+    }
+
+    return @goals;
+}
+
 sub first_line { return ($_[0] =~ /(\S.*)/)[0] }
 
 
@@ -141,6 +203,22 @@ $t->write_secret('secrets/cdm-gateway', "$password\n");
 mkdir "$dir/$_" for qw(bin run work);
 chmod 0755, "$dir/run";
 
+my $key = $t->ledger->key(32);
+$t->audit_key($key);
+$t->write_secret($_, "$key\n") for 'secrets/key', 'work/audit.key';
+
+for my $command ("genpkey -algorithm ed25519 -out $dir/secrets/sign",
+    "pkey -in $dir/secrets/sign -pubout -out $dir/work/audit.pub")
+{
+    my ($exit, $said) = CdmStop::Process::capture('openssl',
+        split ' ', $command);
+    die "openssl $command: $said" if $exit;
+}
+
+chmod 0600, "$dir/secrets/sign";
+symlink "$root/build/cdm-stop-audit", "$dir/bin/cdm-stop-audit";
+symlink "$dir/cdm_stop.jsonl", "$dir/work/cdm_stop.jsonl";
+
 my ($format) = $t->read("$root/docs/OPERATIONS.md")
     =~ /^```nginx\n(log_format stops .*?\naccess_log [^\n]*)\n```/ms;
 
@@ -153,6 +231,8 @@ events { }
 http {
     %%HTTP_GLOBALS%%
     cdm_stop_zone cdm:1m;
+    cdm_stop_audit_key   %%TESTDIR%%/secrets/key;
+    cdm_stop_audit_sign  %%TESTDIR%%/secrets/sign;
     cdm_stop_iam huawei {
         uri            http://127.0.0.1:%%IAM_PORT%%;
         insecure       on;
@@ -201,6 +281,10 @@ is($unknown->{status}, 504, 'one whose outcome is unknown');
 $iam->refuse;
 is(stop(project => '4' x 32)->{status}, 503, 'one without a token');
 $iam->resume;
+
+# what somebody asks for, in which records it is
+
+$t->write_secret('work/token', $iam->last_token);
 
 my $request_id = $unknown->header('X-Request-Id');
 
@@ -274,6 +358,7 @@ sub said {
 # they tell what the text says they do
 
 my $O = 'docs/OPERATIONS.md';
+my $C = 'docs/CDM-STOP-AUDIT.md';
 my $T = 'docs/TROUBLESHOOTING.md';
 my $A = 'docs/monitoring/ALERTS.md';
 
@@ -292,9 +377,15 @@ like(said($T, 'grep -h'), qr/"stage":"intent".*"verdict":"unknown"/s,
 like(said($T, 'tail'), qr/^ +1 "error_code":"CDMSTOP\.0201"$/m,
     'what was refused');
 like(said($T, 'nginx -T'), qr/cdm_stop_enforce/, 'the guard that runs');
+like(said($C, 'cdm-stop-audit'),
+    qr/ 0 findings.*stopped  job=etl_1.*\Q$request_id\E/s,
+    'the records verify, and tell of stops and of a token');
 like(said($A, 'systemctl'), qr/successful\n200\n\z/, 'the gateway answers');
 like(said($A, 'grep -E'), qr/IAM gave no token/, 'the line of the alert');
 like(said($A, "grep '\"verdict"), qr/\Q$request_id\E/, 'the unknown stop');
+
+# the same records twice are no chain
+unlink "$dir/work/cdm_stop.jsonl";
 
 $t->allow_log(qr/IAM gave no token|refused|prematurely closed|reset by peer/);
 $t->done;
