@@ -25,7 +25,7 @@ SANITIZE = \
 export JOBS V
 
 .PHONY: all deps deps-demo deps-test deps-static deps-asan deps-all static \
-	asan variants test test-asan test-all fuzz keystone style page \
+	asan variants test test-asan test-all fuzz keystone clients style page \
 	screenshots demo run clean help FORCE
 
 # goals are cheap to repeat and some of them share a directory
@@ -52,7 +52,9 @@ deps-asan:
 	@t/build/deps.sh build test browser monitoring asan
 
 deps-all:
-	@t/build/deps.sh build test browser monitoring static asan keystone
+	@t/build/deps.sh build test browser monitoring static asan keystone \
+		clients
+	@t/build/clients.sh
 
 static: deps-static
 	@t/build/static.sh plain $(OLD)
@@ -99,6 +101,12 @@ keystone: deps-test
 	@$(MAKE) --no-print-directory test \
 		TESTS="t/keystone.t t/keystone_verify.t"
 
+clients: deps-test
+	@t/build/deps.sh keystone clients
+	@t/build/clients.sh
+	@$(MAKE) --no-print-directory test TESTS="t/clients_curl.t \
+		t/clients_keystoneauth.t t/clients_node.t"
+
 page:
 	@t/build/page.pl
 
@@ -129,6 +137,7 @@ help:
 	@echo "                  the same with nginx $(OLD) or $(STABLE), linked in"
 	@echo "make test-all     every test on every build"
 	@echo "make keystone     the test against a real OpenStack Keystone"
+	@echo "make clients      stops by curl, Huawei's SDK and keystoneauth1"
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
 	@echo "make page         the status page, of src/page"
 	@echo "make screenshots  pictures of it in docs/img"

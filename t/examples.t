@@ -70,23 +70,10 @@ sub token {
 sub client_certificate {
     my ($name, $subject, $ca) = @_;
 
-    $t->cert('unknown_ca');
-
-    my $base = "$certs/client-$name";
-    my @run = (
-        [qw(req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes),
-         '-subj', $subject, '-keyout', "$base.key", '-out', "$base.csr"],
-        [qw(x509 -req -days 20 -CAcreateserial), '-in', "$base.csr",
-         '-CA', "$certs/$ca.crt", '-CAkey', "$certs/$ca.key",
-         '-out', "$base.crt"],
-        [qw(x509 -noout -fingerprint -sha1 -in), "$base.crt"],
-    );
-    my $said;
-
-    for my $command (@run) {
-        (my $exit, $said) = CdmStop::Process::capture('openssl', @$command);
-        die "openssl @$command: $said" if $exit;
-    }
+    my $of = $t->client_cert($name, $subject, $ca);
+    my ($exit, $said) = CdmStop::Process::capture('openssl',
+        qw(x509 -noout -fingerprint -sha1 -in), $of->{cert});
+    die "openssl x509: $said" if $exit;
 
     my ($fingerprint) = $said =~ /=([0-9A-F:]+)/;
     return lc $fingerprint =~ tr/://dr;

@@ -42,6 +42,12 @@ for group; do
     keystone)
         packages="$packages python3-keystone uwsgi-plugin-python3"
         ;;
+    clients)
+        packages="$packages python3-keystoneauth1"
+
+        # another Node than Debian's will do, and forbids Debian's npm
+        command -v npm >/dev/null || packages="$packages nodejs npm"
+        ;;
     ci)
         packages="$packages git"
         ;;

@@ -8,10 +8,12 @@ CdmStop::Cert - certificates for tests, made when they are needed
 
     my $certs = CdmStop::Cert->new(dir => $dir);
     my $c = $certs->get('good');     # { cert => FILE, key => FILE, ca => FILE }
+    my $a = $certs->client('airflow', '/O=acme/CN=airflow');
 
 Kinds: good (localhost, iam.test, cdm.test, 127.0.0.1), wrong_name, unknown_ca,
 expired. C<ca> is always the certificate that clients are told to trust: that
-of unknown_ca is signed by another.
+of unknown_ca is signed by another. The certificate of a client is signed by
+C<ca> too, or by what is named as the third argument.
 
 =cut
 
@@ -62,6 +64,26 @@ sub make_authority {
             '-addext', 'basicConstraints=critical,CA:TRUE');
 
     return;
+}
+
+# The certificate of a client: its name, for the files, and its subject.
+
+sub client {
+    my ($self, $name, $subject, $signer) = @_;
+
+    my $base = "$self->{dir}/client-$name";
+    my $ca = "$self->{dir}/" . ($signer // 'ca');
+
+    $self->make_authority($signer // 'ca');
+
+    openssl(qw(req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes),
+            '-subj', $subject, '-keyout', "$base.key", '-out', "$base.csr");
+    openssl(qw(x509 -req -days 20 -CAcreateserial), '-in', "$base.csr",
+            '-CA', "$ca.crt", '-CAkey', "$ca.key", '-out', "$base.crt");
+
+    return {
+        cert => "$base.crt", key => "$base.key", ca => "$self->{dir}/ca.crt"
+    };
 }
 
 # An expired one needs dates of its own, which only "openssl ca" takes.

@@ -274,6 +274,15 @@ sub cert {
     return $self->{certs}->get($kind // 'good');
 }
 
+# The certificate of a client, {cert, key, ca}: its name and its subject.
+
+sub client_cert {
+    my ($self, @of) = @_;
+
+    $self->cert;
+    return $self->{certs}->client(@of);
+}
+
 # Polls until the code returns something true, which is returned; dies with
 # what was awaited if that takes too long.
 
