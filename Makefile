@@ -24,9 +24,9 @@ SANITIZE = \
 
 export JOBS V
 
-.PHONY: all deps deps-demo deps-test deps-static deps-asan deps-all static \
-	asan variants test test-asan test-all fuzz keystone clients style page \
-	screenshots demo run clean help FORCE
+.PHONY: all deps deps-demo deps-test deps-scale deps-static deps-asan \
+	deps-all static asan variants test test-asan test-all style keystone \
+	clients page screenshots scale fuzz demo run clean help FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -43,7 +43,10 @@ deps-demo:
 	@t/build/deps.sh build demo
 
 deps-test:
-	@t/build/deps.sh build test browser monitoring
+	@t/build/deps.sh build test browser monitoring valgrind
+
+deps-scale:
+	@t/build/deps.sh build test valgrind
 
 deps-static:
 	@t/build/deps.sh build static
@@ -114,6 +117,9 @@ screenshots:
 	@t/build/deps.sh build test browser screenshots
 	@t/screenshots
 
+scale: deps-scale all
+	@t/bench/scale --img=docs/img --note="$(NOTE)"
+
 fuzz: deps-asan
 	@t/build/fuzz.sh $(FUZZ_TIME)
 
@@ -139,6 +145,7 @@ help:
 	@echo "make keystone     the test against a real OpenStack Keystone"
 	@echo "make clients      stops by curl, Huawei's SDK and keystoneauth1"
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
+	@echo "make scale        how the cost of a stop grows, as charts"
 	@echo "make page         the status page, of src/page"
 	@echo "make screenshots  pictures of it in docs/img"
 	@echo "make style        the style of the sources"

@@ -170,7 +170,7 @@ $svg = CdmStop::Chart::lines(
           points => [[10_000, 300], [10, 100, 50, 200], [1000, 250]] },
         { name => 'other', points => [[10, 420]] },
         { name => 'points', style => 'points', points => [[100, 1]] },
-        { name => 'fit', style => 'line', like => $hostile,
+        { name => 'fit', style => 'line', like => $hostile, legend => 0,
           points => [[10, 100], [10_000, 300]] }]);
 show($svg);
 sound($svg, 'lines');
@@ -197,6 +197,8 @@ is($web->js('return document.querySelectorAll("polyline.f0")[0].points.length'),
    2, 'the fit has the colour of what it fits');
 is($web->js('return document.querySelectorAll("polyline").length'), 2,
    'no line where only points are wanted');
+is_deeply([map { $_->{text} } drawn('text.l')], [$hostile, 'other', 'points'],
+    'the legend has what it should');
 is($web->js('return document.querySelectorAll("svg > polygon").length'), 2,
    'the shapes of the series are in the legend');
 

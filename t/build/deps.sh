@@ -33,6 +33,9 @@ for group; do
     screenshots)
         packages="$packages fonts-inter fonts-noto-cjk pngquant"
         ;;
+    valgrind)
+        packages="$packages valgrind"
+        ;;
     static)
         packages="$packages dpkg-dev"
         ;;

@@ -54,7 +54,7 @@ C<linear>, which begins at zero unless C<from> says otherwise, or C<log>, with
 numbers above zero; C<to> sets where a linear axis ends at the least. C<style>
 of a series is C<both> (points and a line between them, the default),
 C<points>, or C<line>, which is dashed and thin. C<like> names a series whose
-colour it shares: a fit and what it fits.
+colour it shares: a fit and what it fits. C<< legend => 0 >> leaves it out there.
 
 =item number
 
@@ -204,7 +204,7 @@ sub lines {
     my @yshown = map { tick($_, @yticks) } @yticks;
     my ($top, @body) = head(\%arg, map {
         { name => $_->{name}, colour => $_->{colour}, style => $_->{style} }
-    } @series);
+    } grep { $_->{legend} // 1 } @series);
 
     my $left = EDGE + 12;
     $left = larger($left, EDGE + 8 + text_width($_, 12)) for @yshown;
