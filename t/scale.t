@@ -52,6 +52,11 @@ $fit = fitted(sub { 100 - 2 * $_[0] }, 1, 10, 20);
 is($fit->{sentence}, 'linear: less 2.00 us for each rule, within 0.0%',
    'less for each');
 
+my %odd = (1 => 10, 10 => 7, 100 => 30, 1000 => 31);
+$fit = fitted(sub { $odd{ $_[0] } }, 1, 10, 100, 1000);
+is($fit->{sentence}, 'no simple growth, 0.70 to 3.10 times the first',
+   'what is none of these is not called one');
+
 ok(!eval { fitted(sub { 1 }, 5); 1 }, 'one point is no curve');
 
 

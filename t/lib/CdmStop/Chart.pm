@@ -54,7 +54,8 @@ C<linear>, which begins at zero unless C<from> says otherwise, or C<log>, with
 numbers above zero; C<to> sets where a linear axis ends at the least. C<style>
 of a series is C<both> (points and a line between them, the default),
 C<points>, or C<line>, which is dashed and thin. C<like> names a series whose
-colour it shares: a fit and what it fits. C<< legend => 0 >> leaves it out there.
+colour it shares: a fit and what it fits. C<< legend => 0 >> leaves it out of
+the legend.
 
 =item number
 

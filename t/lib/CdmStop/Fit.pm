@@ -10,7 +10,7 @@ CdmStop::Fit - how a cost grows, as a number and as a sentence
                                unit => 'instructions', each => 'rule');
     $fit->{exponent}        # least squares on log-log: 0 constant, 1 linear
     $fit->{ratio}           # the last by the first
-    $fit->{model}           # constant, linear or logarithmic, power
+    $fit->{model}           # constant, linear, logarithmic, power, irregular
     $fit->{error}           # how far the worst point is from that, as a share
     $fit->{sentence}        # 'constant within 0.5%'
     $fit->{at}->(500)       # what the model says of 500
@@ -19,6 +19,7 @@ A cost is C<constant> when the most is at most C<same> (0.03 by default) above
 the least. Otherwise it is a base and so much for each (C<linear>), or so much
 for each tenfold (C<logarithmic>), whichever is closer to the points, in shares
 of them; or, if both are more than a tenth off and it is closer, a C<power>.
+If that is as far off as well, it is C<irregular>, and C<at> knows nothing.
 
 =cut
 
@@ -61,6 +62,11 @@ sub of {
     my ($best) = sort { $a->{error} <=> $b->{error} } @models[0, 1];
     $best = $models[2] if $best->{error} > 0.1
         && $models[2]{error} < $best->{error};
+
+    return { %fit, model => 'irregular', error => $best->{error},
+             sentence => sprintf('no simple growth, %.2f to %.2f times the '
+                                 . 'first', min(@y) / $y[0], max(@y) / $y[0]) }
+        if $best->{error} > 0.1;
 
     return { %fit, %$best, sentence => sentence($best, $opt{unit},
                                                 $opt{each}) };

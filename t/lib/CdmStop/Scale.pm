@@ -25,7 +25,8 @@ is there. This process is the client:
 it sends a request on each of C<window> connections, reads their answers, and
 goes on with the next; what it gets must have the status that is expected.
 CDM is an nginx that answers C<{}> to a token that belongs to the project of
-the stop and 403 to others. All are on one processor, as in t/bench/request_cost.
+the stop and 403 to others. All are on one processor, as those of
+t/bench/request_cost are.
 
 Instructions are those of callgrind, which begins to count when the point is
 warm.
