@@ -11,6 +11,9 @@ JOBS ?= $(shell nproc)
 TESTS ?= t
 FUZZ_TIME ?= 60
 
+# seconds of a soak; with SOAK_SEED one is repeated
+SOAK_SECONDS ?= 1800
+
 # no test file may take longer than this, in seconds
 TEST_LIMIT ?= 900
 
@@ -26,7 +29,7 @@ export JOBS V
 
 .PHONY: all deps deps-demo deps-test deps-scale deps-static deps-asan \
 	deps-all static asan variants test test-asan test-all style keystone \
-	clients page screenshots scale fuzz demo run clean help FORCE
+	clients page screenshots scale fuzz soak demo run clean help FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -123,6 +126,11 @@ scale: deps-scale all
 fuzz: deps-asan
 	@t/build/fuzz.sh $(FUZZ_TIME)
 
+soak: asan all
+	@$(SANITIZE) TEST_NGINX_MODULE= \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-asan-$(OLD)/nginx \
+		SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) t/soak
+
 
 demo: deps-demo all
 	@t/demo
@@ -146,6 +154,7 @@ help:
 	@echo "make clients      stops by curl, Huawei's SDK and keystoneauth1"
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
 	@echo "make scale        how the cost of a stop grows, as charts"
+	@echo "make soak         mixed load for SOAK_SECONDS, drawn from SOAK_SEED"
 	@echo "make page         the status page, of src/page"
 	@echo "make screenshots  pictures of it in docs/img"
 	@echo "make style        the style of the sources"

@@ -119,7 +119,10 @@ sub next_request {
     $request->{n} = ++$server->{counter}{requests};
     $server->record('Q', $self, Storable::freeze($request));
 
-    my $rule = $server->rule_for('request', $self, $request);
+    # an application may look at all requests, and have a rule of its own
+    my $rule = $server->{app}->can('seen')
+        ? $server->{app}->seen($request) : undef;
+    $rule //= $server->rule_for('request', $self, $request);
     my @steps = eval {
         CdmStop::Standin::Rule::answer_steps($server, $rule, $request);
     };
