@@ -28,7 +28,7 @@ ngx_int_t ngx_http_cdm_stop_conf_text(ngx_conf_t *cf, ngx_str_t *text,
 void *ngx_http_cdm_stop_conf_pages(void);
 
 /* makes them read-only, in a worker; NGX_ERROR if the system refuses */
-ngx_int_t ngx_http_cdm_stop_conf_protect(void *pages, ngx_log_t *log);
+ngx_int_t ngx_http_cdm_stop_conf_protect(void *first, ngx_log_t *log);
 
 void *ngx_http_cdm_stop_create_main_conf(ngx_conf_t *cf);
 void *ngx_http_cdm_stop_create_loc_conf(ngx_conf_t *cf);
@@ -97,7 +97,7 @@ ngx_int_t ngx_http_cdm_stop_read_secret(ngx_conf_t *cf, ngx_str_t *file,
 
 /* the same for a key, whose bytes need not be UTF-8 */
 ngx_int_t ngx_http_cdm_stop_read_key(ngx_conf_t *cf, ngx_str_t *file,
-    ngx_str_t *key);
+    ngx_str_t *secret);
 
 /*
  * What proxy_pass of a location is set to; "upstream" is NULL if there is

@@ -57,10 +57,12 @@ typedef struct {
 } ngx_http_cdm_stop_readings_t;
 
 
-/* what is made of characters beyond ASCII, and of overlong forms of ASCII */
+/*
+ * What is made of characters beyond ASCII, and of overlong forms of ASCII:
+ * both are folded, the overlong ones only (1), or neither.
+ */
 
-#define NGX_HTTP_CDM_STOP_FOLD      0       /* both are folded */
-#define NGX_HTTP_CDM_STOP_OVERLONG  1       /* the overlong ones only */
+#define NGX_HTTP_CDM_STOP_FOLD      0
 #define NGX_HTTP_CDM_STOP_NEITHER   2
 #define NGX_HTTP_CDM_STOP_BEYOND    3
 
