@@ -18,7 +18,7 @@ my ($iam, $cdm) = ($t->iam, $t->cdm);
 $t->config(<<'EOC');
 %%GLOBALS%%
 worker_processes 1;
-events { worker_connections 512; }
+events { worker_connections 2048; }
 http {
     %%HTTP_GLOBALS%%
     cdm_stop_zone cdm:1m;
@@ -559,8 +559,10 @@ subtest 'D14 W09 many, at moments of their own' => sub {
         my @c = $client->{send}->($client, job => "many$i");
         push @open, [$client, @c];
 
-        my ($old, @which) = @{shift @open} if @open > $i % 7;
-        $old->{leave}->(@which) if $old;
+        if (@open > $i % 7) {
+            my ($old, @which) = @{shift @open};
+            $old->{leave}->(@which);
+        }
     }
 
     $_->[0]{leave}->(@$_[1 .. $#$_]) for @open;
