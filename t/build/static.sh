@@ -6,10 +6,12 @@
 #   asan         build/nginx-asan-VERSION/nginx, clang with ASan and UBSan
 #   nothreads    build/nginx-nothreads-VERSION/nginx, no threads, no debug log
 #   nohttp2      build/nginx-nohttp2-VERSION/nginx, no HTTP/2
+#   clang        build/nginx-clang-VERSION/nginx, hardened as plain, by clang
+#   valgrind     build/nginx-valgrind-VERSION/nginx, which runs under memcheck
 
 . "$(dirname "$0")/common.sh"
 
-test $# = 2 || fail "usage: $0 plain|asan|nothreads|nohttp2 VERSION"
+test $# = 2 || fail "usage: $0 FLAVOUR VERSION"
 
 flavour=$1
 version=$2
@@ -62,6 +64,22 @@ nohttp2)
     http2=
     ;;
 
+clang)
+    cc=clang
+    ;;
+
+valgrind)
+    # Each piece of a pool is a piece of the heap, so that what is behind it is
+    # watched.  Titles of processes are in the name of the thread as well: what
+    # ps shows belongs to valgrind.
+
+    title=$build/obj/proctitle.o
+    cc_opt="-g -O1 -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1"
+    cc_opt="$cc_opt -DNGX_VALGRIND=1"
+    ld_opt="$bound -Wl,--wrap=ngx_setproctitle $title"
+    recipe="$recipe $root/t/build/proctitle.c"
+    ;;
+
 *)
     fail "unknown flavour \"$flavour\""
     ;;
@@ -69,6 +87,12 @@ nohttp2)
 esac
 
 lock
+
+if test "$flavour" = valgrind; then
+    mkdir -p "$build/obj"
+    quietly cc -O -Wall -Wextra -Werror -c -o "$title" \
+        "$root/t/build/proctitle.c"
+fi
 
 configure_and_make "$objs" "$src" build \
     --with-cc="$cc" \
@@ -104,4 +128,9 @@ configure_and_make "$objs" "$src" build \
     $debug $threads $http2 \
     --add-module="$root"
 
-publish "$objs/nginx" "$out/nginx"
+if test "$flavour" = valgrind; then
+    publish "$objs/nginx" "$out/nginx.real"
+    publish "$root/t/build/memcheck" "$out/nginx"
+else
+    publish "$objs/nginx" "$out/nginx"
+fi

@@ -89,7 +89,8 @@ sub new {
 
     $self->{binary} //= $ENV{TEST_NGINX_BINARY} || '/usr/sbin/nginx';
     $self->look_at_binary;
-    $self->{timeout} //= $ENV{TEST_NGINX_TIMEOUT} || ($self->{asan} ? 90 : 30);
+    $self->{timeout} //= $ENV{TEST_NGINX_TIMEOUT}
+        || ($self->{valgrind} ? 180 : $self->{asan} ? 90 : 30);
 
     $self->make_directories;
     diag("directory $dir") if $ENV{TEST_NGINX_VERBOSE};

@@ -170,7 +170,20 @@ sub sanitizer_findings {
     push @texts, map { -e $self->path($_) ? $self->read($_) : () }
                  qw(stderr.log error.log startup.log);
 
-    return map { split_reports($_) } grep { /Sanitizer|runtime error:/ } @texts;
+    return ((map { split_reports($_) }
+                 grep { /Sanitizer|runtime error:/ } @texts),
+            map { split_memcheck($_) } @texts);
+}
+
+# Reports of memcheck: all of them count, what is nginx's own and harmless is in
+# t/build/valgrind.supp.
+
+sub split_memcheck {
+    my ($text) = @_;
+
+    return grep { length }
+           map { s/^==\d+== ?//mgr =~ s/\s+\z//r }
+           split /^==\d+== *\n/m, join '', $text =~ /^==\d+==.*\n?/mg;
 }
 
 # Splits a text into reports and keeps those that count, shortened.

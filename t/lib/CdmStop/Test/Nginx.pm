@@ -43,6 +43,7 @@ sub look_at_binary {
     $self->{built_with} = $v;
     $self->{asan} = $v =~ /fsanitize=\S*address/ ? 1 : 0;
     $self->{debug} = $v =~ /--with-debug/ ? 1 : 0;
+    $self->{valgrind} = $v =~ /--wrap=ngx_setproctitle/ ? 1 : 0;
 
     return;
 }
@@ -91,8 +92,9 @@ sub http_globals {
     }
 
     # at its end nginx does not free the TLS sessions that it keeps for
-    # upstreams, and LeakSanitizer cannot tell who made them
-    push @lines, 'proxy_ssl_session_reuse off;' if $self->{asan};
+    # upstreams, and what looks for leaks cannot tell who made them
+    push @lines, 'proxy_ssl_session_reuse off;'
+        if $self->{asan} || $self->{valgrind};
 
     return join "\n", @lines, '';
 }
@@ -177,12 +179,26 @@ sub children {
         my ($state, $parent) = $stat =~ /\) (\S) (\d+)/ or next;
         next if $parent != $master || $state eq 'Z';
 
-        my $title = slurp("/proc/$pid/cmdline") // next;
-        $title =~ s/\0+\z//;
+        my $title = $self->title($pid) // next;
         $children{$pid} = $title;
     }
 
     return \%children;
+}
+
+# The title of a process; under valgrind the first 15 characters of what nginx
+# set it to, see t/build/proctitle.c.
+
+sub title {
+    my ($self, $pid) = @_;
+
+    if ($self->{valgrind}) {
+        my $name = slurp("/proc/$pid/comm") // return;
+        return 'nginx: ' . $name =~ s/\n\z//r;
+    }
+
+    my $title = slurp("/proc/$pid/cmdline") // return;
+    return $title =~ s/\0+\z//r;
 }
 
 sub slurp {
