@@ -13,6 +13,18 @@ FUZZ_TIME ?= 60
 
 # seconds of a soak; with SOAK_SEED one is repeated
 SOAK_SECONDS ?= 1800
+# what the builds that few people have are tested with: some tests of each part
+# of the sources; CORE=t for all
+CORE ?= t/inject.t t/target.t t/headers.t t/method.t t/body.t t/client_left.t \
+	t/policy.t t/reason.t t/rate.t t/verify.t t/verdict.t t/records.t \
+	t/chain.t t/recovery.t t/outage.t t/status.t t/tls.t
+
+# these need HTTP/2
+HTTP2 = t/client_left.t t/recovery.t t/tls.t
+
+# under valgrind, where a request takes 20 times as long
+MEMCHECK ?= t/inject.t t/method.t t/policy.t t/reason.t t/records.t \
+	t/status.t t/verdict.t t/verify.t t/recovery.t t/outage.t t/chain.t
 
 # no test file may take longer than this, in seconds
 TEST_LIMIT ?= 900
@@ -28,8 +40,10 @@ SANITIZE = \
 export JOBS V
 
 .PHONY: all deps deps-demo deps-test deps-scale deps-static deps-asan \
-	deps-all static asan variants test test-asan test-all style keystone \
-	clients page screenshots scale fuzz soak demo run clean help FORCE
+	deps-lint deps-valgrind deps-all static asan variants test test-asan \
+	test-variants test-nothreads test-clang valgrind test-all style lint \
+	keystone clients page screenshots scale fuzz soak demo run clean \
+	help FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -57,9 +71,15 @@ deps-static:
 deps-asan:
 	@t/build/deps.sh build test browser monitoring asan
 
+deps-lint:
+	@t/build/deps.sh build static asan lint
+
+deps-valgrind:
+	@t/build/deps.sh build test static valgrind
+
 deps-all:
 	@t/build/deps.sh build test browser monitoring static asan keystone \
-		clients
+		lint valgrind clients
 	@t/build/clients.sh
 
 static: deps-static
@@ -74,9 +94,10 @@ asan: asan-$(OLD)
 asan-%: deps-asan FORCE
 	@t/build/static.sh asan $*
 
-variants: deps-static
+variants: deps-asan
 	@t/build/static.sh nothreads $(OLD)
 	@t/build/static.sh nohttp2 $(STABLE)
+	@t/build/static.sh clang $(OLD)
 
 
 test: deps-test all
@@ -96,11 +117,38 @@ test-static-%: deps-test static-% FORCE
 		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-$*/nginx \
 		$(PROVE) $(TESTS)
 
-test-all: deps-all style test test-asan test-static-$(OLD) \
-	test-static-$(STABLE) variants fuzz
+test-variants: test-nothreads test-nohttp2 test-clang
+
+test-nothreads: deps-test variants
+	@TEST_NGINX_MODULE= \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-nothreads-$(OLD)/nginx \
+		$(PROVE) $(CORE)
+
+test-nohttp2: deps-test variants
+	@TEST_NGINX_MODULE= \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-nohttp2-$(STABLE)/nginx \
+		$(PROVE) $(filter-out $(HTTP2),$(CORE))
+
+test-clang: deps-test variants
+	@TEST_NGINX_MODULE= \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-clang-$(OLD)/nginx \
+		$(PROVE) $(CORE)
+
+valgrind: deps-valgrind
+	@t/build/static.sh valgrind $(OLD)
+	@TEST_NGINX_MODULE= \
+		TEST_NGINX_SUPPRESSIONS=$(CURDIR)/t/build/valgrind.supp \
+		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-valgrind-$(OLD)/nginx \
+		$(PROVE) $(MEMCHECK)
+
+test-all: deps-all style lint test test-asan test-static-$(OLD) \
+	test-static-$(STABLE) test-variants valgrind fuzz
 
 style: deps-test all
 	@prove -It/lib t/style.t
+
+lint: deps-lint all
+	@t/build/lint $(PARTS)
 
 keystone: deps-test
 	@t/build/deps.sh keystone
@@ -149,7 +197,13 @@ help:
 	@echo "make test-asan    the same under AddressSanitizer and UBSan"
 	@echo "make test-static-VERSION"
 	@echo "                  the same with nginx $(OLD) or $(STABLE), linked in"
+	@echo "make test-variants"
+	@echo "                  some on nginx without threads, without HTTP/2, by"
+	@echo "                  clang; CORE=t for all of them"
+	@echo "make valgrind     some under valgrind's memcheck; MEMCHECK=t/uri.t"
 	@echo "make test-all     every test on every build"
+	@echo "make lint         gcc, clang, -fanalyzer, clang-tidy, cppcheck,"
+	@echo "                  shellcheck, perlcritic; PARTS=tidy for one of them"
 	@echo "make keystone     the test against a real OpenStack Keystone"
 	@echo "make clients      stops by curl, Huawei's SDK and keystoneauth1"
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"

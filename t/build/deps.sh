@@ -34,13 +34,17 @@ for group; do
         packages="$packages fonts-inter fonts-noto-cjk pngquant"
         ;;
     valgrind)
-        packages="$packages valgrind"
+        packages="$packages valgrind libc6-dbg"
         ;;
     static)
         packages="$packages dpkg-dev"
         ;;
     asan)
         packages="$packages dpkg-dev clang libclang-rt-dev llvm"
+        ;;
+    lint)
+        packages="$packages clang-tidy cppcheck shellcheck
+            libperl-critic-perl"
         ;;
     keystone)
         packages="$packages python3-keystone uwsgi-plugin-python3"
