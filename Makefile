@@ -169,7 +169,7 @@ screenshots:
 	@t/screenshots
 
 scale: deps-scale all
-	@t/bench/scale --img=docs/img --note="$(NOTE)"
+	@t/bench/scale --img=docs/img --doc=docs/SCALE.md --note="$(NOTE)"
 
 fuzz: deps-asan
 	@t/build/fuzz.sh $(FUZZ_TIME)

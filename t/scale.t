@@ -110,8 +110,12 @@ my ($exit, $said) = run('--only=rules,heights');
 isnt($exit, 0, 'a curve that there is not is refused');
 like($said, qr/^no curve heights$/m, 'and named');
 
+my @marked = map { "<!-- $_ -->\nold $_\n<!-- end of $_ -->\ntext of $_\n" }
+    qw(size rules projects callers connections machine);
+my $doc = $t->write('page.md', join '', @marked);
+
 ($exit, $said) = run('--rounds=2', '--requests=20', '--instructions=0',
-                     '--note=a test & no measurement');
+                     '--note=a test & no measurement', "--doc=$doc");
 is($exit, 0, 'all curves are measured') or diag($said);
 
 my $all = JSON::PP->new->utf8->decode($t->read('out/scale.json'));
@@ -132,9 +136,16 @@ for my $curve (@{ $all->{curves} }) {
     like($said, qr/^\Q$curve->{title}\E$/m, "$curve->{id}: in the table");
     like($t->read('out/scale.md'), qr/^## \Q$curve->{title}\E$/m,
          "$curve->{id}: in the page");
+    like($t->read($doc), qr/^<!-- $curve->{id} -->\n\n\Q$series[0]{name}\E:\n/m,
+        "$curve->{id}: in the documentation");
     like($t->read("img/scale-$curve->{id}-cpu.svg"), qr{</svg>\n\z},
          "$curve->{id}: as a chart");
 }
+
+is_deeply([sort { $a cmp $b } $t->read($doc) =~ /^((?:old|text) .*)/mg],
+          [map { "text of $_" } qw(callers connections machine projects rules
+                                   size)], 'what was there is gone');
+like($t->read($doc), qr/^- note: a test & no measurement$/m, 'with the note');
 
 # AddressSanitizer and valgrind exclude each other
 
