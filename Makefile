@@ -13,6 +13,7 @@ FUZZ_TIME ?= 60
 
 # seconds of a soak; with SOAK_SEED one is repeated
 SOAK_SECONDS ?= 1800
+
 # what the builds that few people have are tested with: some tests of each part
 # of the sources; CORE=t for all
 CORE ?= t/inject.t t/target.t t/headers.t t/method.t t/body.t t/client_left.t \
@@ -41,9 +42,9 @@ export JOBS V
 
 .PHONY: all deps deps-demo deps-test deps-scale deps-static deps-asan \
 	deps-lint deps-valgrind deps-all static asan variants test test-asan \
-	test-variants test-nothreads test-clang valgrind test-all style lint \
-	keystone clients page screenshots scale fuzz soak demo run clean \
-	help FORCE
+	test-variants test-nothreads test-nohttp2 test-clang valgrind \
+	test-all style lint keystone clients page screenshots scale fuzz \
+	soak fuzz-coverage coverage demo run clean help FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -179,6 +180,12 @@ soak: asan all
 		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-asan-$(OLD)/nginx \
 		SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) t/soak
 
+fuzz-coverage: deps-asan
+	@t/build/fuzz.sh --coverage
+
+coverage: deps-asan
+	@t/build/coverage.sh
+
 
 demo: deps-demo all
 	@t/demo
@@ -209,6 +216,9 @@ help:
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
 	@echo "make scale        how the cost of a stop grows, as charts"
 	@echo "make soak         mixed load for SOAK_SECONDS, drawn from SOAK_SEED"
+	@echo "make fuzz-coverage"
+	@echo "                  the lines that the seeds of each target reach"
+	@echo "make coverage     the lines that the suite runs, and why not others"
 	@echo "make page         the status page, of src/page"
 	@echo "make screenshots  pictures of it in docs/img"
 	@echo "make style        the style of the sources"

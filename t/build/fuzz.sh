@@ -3,6 +3,9 @@
 # Builds every t/fuzz/NAME.c with libFuzzer, ASan and UBSan and runs each for
 # some time:  fuzz.sh SECONDS [NAME...]
 #
+# fuzz.sh --coverage [NAME...]  runs each with its seeds alone, and tells how
+# many lines of the sources that it is for, see t/fuzz/sources, these reach.
+#
 # A target defines LLVMFuzzerTestOneInput() and may call any function of the
 # module or of nginx, or include a file of src/ to reach its statics.  What
 # it links with comes from the sanitizer build; the module's own files are
@@ -17,7 +20,12 @@
 
 version=1.22.1
 seconds=${1:-60}
+measure=
 shift || true
+
+if test "$seconds" = --coverage; then
+    measure=1
+fi
 
 names=$*
 test -n "$names" || names=$(cd "$root/t/fuzz" 2>/dev/null \
@@ -33,6 +41,11 @@ objs=$build/obj/asan-$version
 dir=$build/obj/fuzz
 out=$build/fuzz
 
+if test -n "$measure"; then
+    dir=$build/obj/fuzz-coverage
+    out=$build/fuzz-coverage
+fi
+
 flags="-g -O1 -W -Wall -Wno-unused-parameter -Werror -DNGX_DEBUG_PALLOC=1
     -fsanitize=address,undefined -fno-sanitize-recover=undefined
     -fno-omit-frame-pointer -fsanitize-ignorelist=$root/t/build/ubsan.ignore
@@ -41,6 +54,12 @@ flags="-g -O1 -W -Wall -Wno-unused-parameter -Werror -DNGX_DEBUG_PALLOC=1
 for d in core event event/modules os/unix http http/modules http/v2; do
     flags="$flags -I$src/src/$d"
 done
+
+# memory that nginx itself does not free, see there
+lsan=suppressions=$root/t/build/lsan.supp:print_suppressions=0
+
+test -z "$measure" \
+    || flags="$flags -fprofile-instr-generate -fcoverage-mapping"
 
 mkdir -p "$dir" "$out"
 
@@ -110,13 +129,54 @@ libs=$(sed -n 's/^\t\(.*-lcrypto.*\)\\$/\1/p' "$objs/Makefile" | head -n 1)
 libs=${libs:--ldl -lpthread -lcrypt -lpcre2-8 -lssl -lcrypto -ljansson -lz}
 
 for name in $names; do
-    if ! newer "$out/$name" "$root/t/fuzz/$name.c" "$core" "$own"; then
+    if ! newer "$out/$name" "$root/t/fuzz/$name.c" "$root"/t/fuzz/*.h \
+        "$core" "$own"
+    then
         clang $flags -fsanitize=fuzzer -o "$out/$name" \
             "$root/t/fuzz/$name.c" "$own" "$core" "$own" "$core" $libs
     fi
 done
 
 exec 9>&-
+
+
+# the seeds alone, once, and what they reach
+
+reach() {
+    local name=$1 of
+
+    of=$(sed -n "s/^$name:  *//p" "$root/t/fuzz/sources")
+    test -n "$of" || fail "t/fuzz/sources has no sources of $name"
+
+    rm -f "$out/$name.profraw"
+
+    ASAN_OPTIONS=detect_odr_violation=0 \
+        LSAN_OPTIONS=$lsan \
+        LLVM_PROFILE_FILE="$out/$name.profraw" \
+        "$out/$name" -runs=0 "$root/t/fuzz/$name.seeds" \
+        >"$out/$name.log" 2>&1 \
+        || { tail -n 60 "$out/$name.log"; fail "fuzz $name failed"; }
+
+    llvm-profdata merge -sparse -o "$out/$name.profdata" \
+        "$out/$name.profraw"
+    llvm-cov export -format=lcov -instr-profile="$out/$name.profdata" \
+        "$out/$name" >"$out/$name.lcov" 2>>"$out/$name.log"
+
+    echo "fuzz $name"
+    "$(dirname "$0")/coverage.pl" ${MISSED:+--verbose} \
+        $(printf ' --of=%s' $of) "$out/$name.lcov"
+}
+
+if test -n "$measure"; then
+    failed=
+
+    for name in $names; do
+        reach "$name" || failed=1
+    done
+
+    test -z "$failed" || fail "too little is reached, see docs/TESTING.md"
+    exit 0
+fi
 
 
 # the run, as many at a time as there are processors
@@ -132,7 +192,7 @@ run() {
 
     if ASAN_OPTIONS=detect_odr_violation=0 \
         UBSAN_OPTIONS=print_stacktrace=1 \
-        LSAN_OPTIONS=print_suppressions=0 \
+        LSAN_OPTIONS=$lsan \
         "$out/$name" -max_total_time="$seconds" -timeout=10 \
         -rss_limit_mb=2048 -print_final_stats=1 $dict \
         -artifact_prefix="$out/$name-" "$out/$name.corpus" "$seeds" \
