@@ -34,6 +34,7 @@ my %goal = (
     page => 't/status_page.t fails where it was not run',
     screenshots => 'people look at pictures',
     bench => $LONG, 'bench-doc' => $LONG, scale => $LONG, soak => $LONG,
+    coverage => $LONG, 'fuzz-coverage' => $LONG,
     deb => 'make deb-test runs it', 'deb-test' => 'it installs, as root'
 );
 
@@ -72,6 +73,7 @@ my @table = (
     ['docs/QUICKSTART.md', 'jobs=', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'curl', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'cdm-stop-audit', 't/quickstart.t'],
+    ['docs/SCALE.md', 'make scale', [$LONG]],
     ['docs/SECURITY.md', 'grep -rn', 'run'],
     ['docs/TROUBLESHOOTING.md', 'grep -h', 'run'],
     ['docs/TROUBLESHOOTING.md', 'tail', 'run'],
