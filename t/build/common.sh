@@ -11,6 +11,11 @@ module=ngx_http_cdm_stop_module
 # files whose content decides that nginx must be configured again
 recipe="$root/config $root/t/build/common.sh $0"
 
+# for clang, to count what is run, see coverage.sh
+coverage="-fprofile-instr-generate=$build/coverage/%m%c.profraw
+    -fcoverage-mapping -mllvm -runtime-counter-relocation"
+coverage=$(echo $coverage)
+
 # set by a script: flags for the compilation that configure's own tests and
 # nginx's own sources would not bear
 strict=

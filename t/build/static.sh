@@ -8,6 +8,7 @@
 #   nohttp2      build/nginx-nohttp2-VERSION/nginx, no HTTP/2
 #   clang        build/nginx-clang-VERSION/nginx, hardened as plain, by clang
 #   valgrind     build/nginx-valgrind-VERSION/nginx, which runs under memcheck
+#   coverage     build/nginx-coverage-VERSION/nginx, clang, counts what it runs
 
 . "$(dirname "$0")/common.sh"
 
@@ -28,6 +29,7 @@ recipe="$recipe $root/t/build/ubsan.ignore"
 debug=--with-debug
 threads=--with-threads
 http2=--with-http_v2_module
+map="-ffile-prefix-map=$root=."
 cc=cc
 cc_opt="-g -O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2"
 
@@ -80,6 +82,16 @@ valgrind)
     recipe="$recipe $root/t/build/proctitle.c"
     ;;
 
+coverage)
+    # the counters are in a shared mapping of a file, so that a worker may end
+    # as it likes, and as another user; all processes add to the same file
+
+    cc=clang
+    cc_opt="-g -O1 $coverage"
+    ld_opt="$bound -fprofile-instr-generate"
+    map=
+    ;;
+
 *)
     fail "unknown flavour \"$flavour\""
     ;;
@@ -96,7 +108,7 @@ fi
 
 configure_and_make "$objs" "$src" build \
     --with-cc="$cc" \
-    --with-cc-opt="$cc_opt -ffile-prefix-map=$root=." \
+    --with-cc-opt="$cc_opt $map" \
     --with-ld-opt="$ld_opt" \
     --prefix=/usr/share/nginx \
     --conf-path=/etc/nginx/nginx.conf \

@@ -1,12 +1,22 @@
 #!/bin/bash
 
-# The tools, which need nothing of nginx: build/cdm-stop-audit
+# The tools, which need nothing of nginx: build/cdm-stop-audit, or, with the
+# argument "coverage", one of that name in build/coverage which counts what
+# it runs
 
 . "$(dirname "$0")/common.sh"
 
 lock
 
 out=$build/cdm-stop-audit
+
+if test "${1:-}" = coverage; then
+    mkdir -p "$build/coverage"
+    quietly clang -std=gnu11 -g -O1 $coverage -I"$root/src/tools" \
+        -o "$build/coverage/cdm-stop-audit" "$root"/src/tools/*.c \
+        -ljansson -lcrypto
+    exit 0
+fi
 
 if test -f "$out" && test -z "$(find "$root/src/tools" "$0" -newer "$out" \
     -print -quit)"
