@@ -153,7 +153,8 @@ reach() {
     ASAN_OPTIONS=detect_odr_violation=0 \
         LSAN_OPTIONS=$lsan \
         LLVM_PROFILE_FILE="$out/$name.profraw" \
-        "$out/$name" -runs=0 "$root/t/fuzz/$name.seeds" \
+        "$out/$name" -runs=0 -artifact_prefix="$out/$name-" \
+        "$root/t/fuzz/$name.seeds" \
         >"$out/$name.log" 2>&1 \
         || { tail -n 60 "$out/$name.log"; fail "fuzz $name failed"; }
 
