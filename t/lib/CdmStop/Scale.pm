@@ -146,7 +146,6 @@ sub nginx {
     $load = $load ? "load_module $load;" : '';
 
     my $master = $how{under} ? 'off' : 'on';
-    mkdir "$dir/temp";
 
     my $conf = $t->write("$name.conf", <<"EOC");
 $load
@@ -158,14 +157,10 @@ pid $dir/$name.pid;
 error_log $dir/$name.error.log error;
 events { worker_connections 8192; }
 http {
+    @{[$t->expand($t->http_globals)]}
     access_log off;
     keepalive_requests 100000000;
     keepalive_timeout 3600;
-    client_body_temp_path $dir/temp/body;
-    proxy_temp_path $dir/temp/proxy;
-    fastcgi_temp_path $dir/temp/fastcgi;
-    uwsgi_temp_path $dir/temp/uwsgi;
-    scgi_temp_path $dir/temp/scgi;
 $http
 }
 EOC
