@@ -12,7 +12,7 @@ CdmStop::Test::Checks - the part of CdmStop::Test that asserts after each test
 
     no unexpected [alert], [emerg], [crit] in the error log
     what was expected is there
-    no sanitizer report but those of nginx's own code
+    no report of a sanitizer or memcheck but those of nginx's own code
     no worker died by a signal, nginx ended by itself with 0
     no secret in files, answers, command lines, environments
     all records in files are whole chains
@@ -170,9 +170,12 @@ sub sanitizer_findings {
     push @texts, map { -e $self->path($_) ? $self->read($_) : () }
                  qw(stderr.log error.log startup.log);
 
-    return ((map { split_reports($_) }
-                 grep { /Sanitizer|runtime error:/ } @texts),
-            map { split_memcheck($_) } @texts);
+    my @found = map { split_reports($_) }
+                grep { /Sanitizer|runtime error:/ } @texts;
+    push @found, map { split_memcheck($self->read($_)) }
+                 glob "$self->{dir}/sanitizer/report.memcheck.*";
+
+    return @found;
 }
 
 # Reports of memcheck: all of them count, what is nginx's own and harmless is in
@@ -183,7 +186,7 @@ sub split_memcheck {
 
     return grep { length }
            map { s/^==\d+== ?//mgr =~ s/\s+\z//r }
-           split /^==\d+== *\n/m, join '', $text =~ /^==\d+==.*\n?/mg;
+           split /^==\d+== *\n/m, $text;
 }
 
 # Splits a text into reports and keeps those that count, shortened.
