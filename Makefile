@@ -40,11 +40,12 @@ SANITIZE = \
 
 export JOBS V
 
-.PHONY: all deps deps-demo deps-test deps-scale deps-static deps-asan \
-	deps-lint deps-valgrind deps-all static asan variants test test-asan \
-	test-variants test-nothreads test-nohttp2 test-clang valgrind \
-	test-all style lint keystone clients page screenshots scale fuzz \
-	soak fuzz-coverage coverage demo run clean help FORCE
+.PHONY: all deps deps-demo deps-test deps-scale deps-bench deps-static \
+	deps-asan deps-lint deps-valgrind deps-all static asan variants test \
+	test-asan test-variants test-nothreads test-nohttp2 test-clang \
+	valgrind test-all style lint keystone clients page screenshots scale \
+	bench bench-doc fuzz soak fuzz-coverage coverage demo run clean help \
+	FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -61,16 +62,19 @@ deps-demo:
 	@t/build/deps.sh build demo
 
 deps-test:
-	@t/build/deps.sh build test browser monitoring valgrind
+	@t/build/deps.sh build test browser monitoring valgrind bench
 
 deps-scale:
 	@t/build/deps.sh build test valgrind
+
+deps-bench:
+	@t/build/deps.sh build test valgrind bench
 
 deps-static:
 	@t/build/deps.sh build static
 
 deps-asan:
-	@t/build/deps.sh build test browser monitoring asan
+	@t/build/deps.sh build test browser monitoring bench asan
 
 deps-lint:
 	@t/build/deps.sh build static asan lint
@@ -79,8 +83,8 @@ deps-valgrind:
 	@t/build/deps.sh build test static valgrind
 
 deps-all:
-	@t/build/deps.sh build test browser monitoring static asan keystone \
-		lint valgrind clients
+	@t/build/deps.sh build test browser monitoring bench static asan \
+		keystone lint valgrind clients
 	@t/build/clients.sh
 
 static: deps-static
@@ -175,6 +179,13 @@ scale: deps-scale all
 fuzz: deps-asan
 	@t/build/fuzz.sh $(FUZZ_TIME)
 
+bench: deps-bench all
+	@TEST_NGINX_MODULE=$(MODULE) perl -It/lib t/bench/compare \
+		$(if $(BENCH_TLS),--tls) $(BENCH_FLAGS)
+
+bench-doc:
+	@perl -It/lib t/bench/compare --report --doc=docs/PERFORMANCE.md
+
 soak: asan all
 	@$(SANITIZE) TEST_NGINX_MODULE= \
 		TEST_NGINX_BINARY=$(CURDIR)/build/nginx-asan-$(OLD)/nginx \
@@ -215,6 +226,8 @@ help:
 	@echo "make clients      stops by curl, Huawei's SDK and keystoneauth1"
 	@echo "make fuzz         each fuzz target for FUZZ_TIME seconds"
 	@echo "make scale        how the cost of a stop grows, as charts"
+	@echo "make bench        the benchmark; BENCH_TLS=1: with TLS as well"
+	@echo "make bench-doc    its tables and charts into docs/PERFORMANCE.md"
 	@echo "make soak         mixed load for SOAK_SECONDS, drawn from SOAK_SEED"
 	@echo "make fuzz-coverage"
 	@echo "                  the lines that the seeds of each target reach"

@@ -63,7 +63,6 @@ my @table = (
     ['docs/EXAMPLES.md', 'curl', [$NAMES]],
     ['docs/PACKAGE.md', 'apt-get install', [$PACKAGE]],
     ['docs/PACKAGE.md', 'rm /etc', [$PACKAGE]],
-    ['docs/PERFORMANCE.md', 'make', [$LONG]],
     ['docs/QUICKSTART.md', 'apt-get', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'make', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'install -d', 't/quickstart.t'],

@@ -36,6 +36,10 @@ for group; do
     valgrind)
         packages="$packages valgrind libc6-dbg"
         ;;
+    bench)
+        packages="$packages gcc libc6-dev libssl-dev nginx haproxy
+            libnginx-mod-http-lua lua-cjson strace"
+        ;;
     static)
         packages="$packages dpkg-dev"
         ;;
