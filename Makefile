@@ -44,8 +44,8 @@ export JOBS V
 	deps-asan deps-lint deps-valgrind deps-all static asan variants test \
 	test-asan test-variants test-nothreads test-nohttp2 test-clang \
 	valgrind test-all style lint keystone clients page screenshots scale \
-	bench bench-doc fuzz soak fuzz-coverage coverage demo run clean help \
-	FORCE
+	fuzz bench bench-doc soak fuzz-coverage coverage demo run deb \
+	deb-test clean help FORCE
 
 # goals are cheap to repeat and some of them share a directory
 .NOTPARALLEL:
@@ -204,6 +204,14 @@ demo: deps-demo all
 run: deps-demo all
 	@t/demo --run
 
+deb:
+	@t/build/deps.sh build deb
+	@t/build/deb.sh
+
+deb-test: deb
+	@t/build/deps.sh deb-test
+	@t/build/deb_test
+
 clean:
 	rm -rf build
 
@@ -234,6 +242,8 @@ help:
 	@echo "make coverage     the lines that the suite runs, and why not others"
 	@echo "make page         the status page, of src/page"
 	@echo "make screenshots  pictures of it in docs/img"
+	@echo "make deb          Debian packages, in build/deb"
+	@echo "make deb-test     the same, used on a bare Debian 12; as root"
 	@echo "make style        the style of the sources"
 	@echo "make deps         installs the Debian packages that are missing"
 	@echo "make deps-all     the same, for all of the above"

@@ -129,7 +129,7 @@ sub layout {
         push @bad, "$at: carriage return" if $line =~ s/\r\z//;
         push @bad, "$at: trailing blank" if $line =~ /[ \t]\z/;
         push @bad, "$at: tab"
-            if $line =~ /\t/ && $file ne 'Makefile';
+            if $line =~ /\t/ && $file !~ m{(?:\A|/debian/)(?:Makefile|rules)\z};
 
         utf8::decode($line);
         push @bad, "$at: " . length($line) . " columns"

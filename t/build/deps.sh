@@ -59,6 +59,13 @@ for group; do
         # another Node than Debian's will do, and forbids Debian's npm
         command -v npm >/dev/null || packages="$packages nodejs npm"
         ;;
+    deb)
+        packages="$packages build-essential dpkg-dev debhelper fakeroot perl"
+        ;;
+    deb-test)
+        packages="$packages lintian debootstrap autopkgtest apt-utils
+            iproute2 curl openssl perl"
+        ;;
     ci)
         packages="$packages git"
         ;;

@@ -3,6 +3,8 @@
 # The tools, which need nothing of nginx: build/cdm-stop-audit, or, with the
 # argument "coverage", one of that name in build/coverage which counts what
 # it runs
+#
+# CC, CPPFLAGS, CFLAGS and LDFLAGS may add to what is below.
 
 . "$(dirname "$0")/common.sh"
 
@@ -28,7 +30,8 @@ quietly ${CC:-cc} -std=gnu11 -g -O2 -Wall -Wextra -Werror -Wformat=2 -Wshadow \
     -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wlogical-op \
     -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2 \
     -fPIE -pie -Wl,-z,relro -Wl,-z,now -ffile-prefix-map="$root"=. \
-    -I"$root/src/tools" -o "$out.made" "$root"/src/tools/*.c \
+    ${CPPFLAGS:-} ${CFLAGS:-} ${LDFLAGS:-} -I"$root/src/tools" \
+    -o "$out.made" "$root"/src/tools/*.c \
     -ljansson -lcrypto
 
 publish "$out.made" "$out"
