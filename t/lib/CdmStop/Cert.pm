@@ -11,9 +11,10 @@ CdmStop::Cert - certificates for tests, made when they are needed
     my $a = $certs->client('airflow', '/O=acme/CN=airflow');
 
 Kinds: good (localhost, iam.test, cdm.test, 127.0.0.1), wrong_name, unknown_ca,
-expired. C<ca> is always the certificate that clients are told to trust: that
-of unknown_ca is signed by another. The certificate of a client is signed by
-C<ca> too, or by what is named as the third argument.
+expired. C<names> of C<new> stand in place of those of a good one. C<ca> is
+always the certificate that clients are told to trust: that of unknown_ca is
+signed by another. The certificate of a client is signed by C<ca> too, or by
+what is named as the third argument.
 
 =cut
 
@@ -93,6 +94,7 @@ sub make_certificate {
 
     my $dir = $self->{dir};
     my $base = "$dir/$kind";
+    my $names = $kind eq 'good' ? $self->{names} // $GOOD : $of->{names};
 
     openssl(qw(req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes),
             '-subj', "/CN=$kind", '-keyout', "$base.key", '-out', "$base.csr");
@@ -111,7 +113,7 @@ x509_extensions = server
 [any]
 commonName = supplied
 [server]
-subjectAltName = $of->{names}
+subjectAltName = $names
 extendedKeyUsage = serverAuth
 EOC
 
