@@ -491,6 +491,16 @@ subtest 'checks find what is wrong' => sub {
            ($report{$text} ? 'counts: ' : 'does not count: ')
            . $text =~ s/\n\s*/ /gr);
     }
+
+    $x->write('sanitizer/report.1', "==7==ERROR: LeakSanitizer: leaks\n");
+    is(scalar($x->sanitizer_findings), 0, 'nor does what it begins with');
+
+    $x->write('sanitizer/report.memcheck.7', "==7== Invalid read of size 1\n"
+              . "==7==    at 0x1: f (a.c:1)\n==7== \n"
+              . "==7== 8 bytes in 1 blocks are definitely lost\n");
+    is_deeply([$x->sanitizer_findings],
+              ["Invalid read of size 1\n   at 0x1: f (a.c:1)",
+               '8 bytes in 1 blocks are definitely lost'], 'memcheck counts');
 };
 
 subtest 'records' => sub {

@@ -183,7 +183,7 @@ fi
 # the run, as many at a time as there are processors
 
 run() {
-    local name=$1 log=$out/$1.log dict= leaks=
+    local name=$1 log=$out/$1.log dict='' leaks=''
 
     mkdir -p "$out/$name.corpus" "$out/$name.none"
     test ! -f "$root/t/fuzz/$name.dict" || dict="-dict=$root/t/fuzz/$name.dict"
