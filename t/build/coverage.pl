@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 
-# t/build/coverage.pl [--limit=N] [--of=FILE[:[!]FUNCTION,...]]... LCOV
+# t/build/coverage.pl [--verbose] [--limit=N]
+#     [--of=FILE[:[!]FUNCTION,...]]... LCOV
 #
 # Reads what llvm-cov exported in the format of lcov, and tells how much was
 # run of each source. A line counts if there is code in it: blank lines,
@@ -111,6 +112,8 @@ sub whole {
 
             if (defined $why) {
                 $count{$why}++;
+                printf "    %s:%d: %s: %s\n", $file, $line->{number}, $why,
+                    $line->{text} =~ s/\A\s+//r if $verbose;
 
             } else {
                 push @none, "$file:$line->{number}: $line->{function}(): "

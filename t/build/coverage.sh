@@ -19,7 +19,8 @@ report() {
     llvm-profdata merge -sparse -o "$dir/suite.profdata" "$dir"/*.profraw
     llvm-cov export -format=lcov -instr-profile="$dir/suite.profdata" \
         "$nginx" -object "$dir/cdm-stop-audit" >"$dir/suite.lcov"
-    "$(dirname "$0")/coverage.pl" --limit="$limit" "$dir/suite.lcov"
+    "$(dirname "$0")/coverage.pl" --limit="$limit" ${MISSED:+--verbose} \
+        "$dir/suite.lcov"
 }
 
 
