@@ -50,6 +50,7 @@ $t->config(<<'EOC');
 worker_processes  4;
 
 events {
+    worker_connections  2048;
 }
 
 http {
