@@ -201,15 +201,15 @@ my $password = $t->{password};
 
 $t->write_secret('input/password', "$password\n");
 $t->write_secret('secrets/cdm-gateway', "$password\n");
-mkdir "$dir/$_" for qw(bin run work);
+mkdir "$dir/$_" for qw(bin run desk);
 chmod 0755, "$dir/run";
 
 my $key = $t->ledger->key(32);
 $t->audit_key($key);
-$t->write_secret($_, "$key\n") for 'secrets/key', 'work/audit.key';
+$t->write_secret($_, "$key\n") for 'secrets/key', 'desk/audit.key';
 
 for my $command ("genpkey -algorithm ed25519 -out $dir/secrets/sign",
-    "pkey -in $dir/secrets/sign -pubout -out $dir/work/audit.pub")
+    "pkey -in $dir/secrets/sign -pubout -out $dir/desk/audit.pub")
 {
     my ($exit, $said) = CdmStop::Process::capture('openssl',
         split ' ', $command);
@@ -218,7 +218,7 @@ for my $command ("genpkey -algorithm ed25519 -out $dir/secrets/sign",
 
 chmod 0600, "$dir/secrets/sign";
 symlink "$root/build/cdm-stop-audit", "$dir/bin/cdm-stop-audit";
-symlink "$dir/cdm_stop.jsonl", "$dir/work/cdm_stop.jsonl";
+symlink "$dir/cdm_stop.jsonl", "$dir/desk/cdm_stop.jsonl";
 
 my ($format) = $t->read("$root/docs/OPERATIONS.md")
     =~ /^```nginx\n(log_format stops .*?\naccess_log [^\n]*)\n```/ms;
@@ -285,7 +285,7 @@ $iam->resume;
 
 # what somebody asks for, in which records it is
 
-$t->write_secret('work/token', $iam->last_token);
+$t->write_secret('desk/token', $iam->last_token);
 
 my $request_id = $unknown->header('X-Request-Id');
 
@@ -325,7 +325,7 @@ EOS
 
 # a file of a person who tries another policy
 
-$t->write('work/new.conf', $t->read('nginx.conf'));
+$t->write('desk/new.conf', $t->read('nginx.conf'));
 
 for my $block (grep { $_->{row} && $_->{row}[2] eq 'run' } @blocks) {
     my $commands = $block->{commands};
@@ -337,13 +337,13 @@ for my $block (grep { $_->{row} && $_->{row}[2] eq 'run' } @blocks) {
 
     # where the commands are to be given
     my $where = $block->{file} =~ m{monitoring/} ? "$root/docs/monitoring"
-        : $commands =~ m{docs/|t/\*} ? $root : "$dir/work";
+        : $commands =~ m{docs/|t/\*} ? $root : "$dir/desk";
 
-    $t->write('work/script', "set -e\nset -o pipefail\nexec 2>&1\n"
+    $t->write('desk/script', "set -e\nset -o pipefail\nexec 2>&1\n"
         . "cd $where\nrequest_id=$request_id\ntoken=x\n$commands");
 
     local $ENV{PATH} = "$dir/bin:$ENV{PATH}";
-    my ($exit, $said) = CdmStop::Process::capture('bash', "$dir/work/script",
+    my ($exit, $said) = CdmStop::Process::capture('bash', "$dir/desk/script",
         { timeout => 120, env => $t->environment });
 
     is($exit, 0, "$block->{file}: " . first_line($block->{commands}))
@@ -390,7 +390,7 @@ like(said($A, 'grep -E'), qr/IAM gave no token/, 'the line of the alert');
 like(said($A, "grep '\"verdict"), qr/\Q$request_id\E/, 'the unknown stop');
 
 # the same records twice are no chain
-unlink "$dir/work/cdm_stop.jsonl";
+unlink "$dir/desk/cdm_stop.jsonl";
 
 $t->allow_log(qr/IAM gave no token|refused|prematurely closed|reset by peer/);
 $t->done;

@@ -64,15 +64,15 @@ sub there {
 
 # the place: Debian's nginx.conf in short, and the sources as far as needed
 
-mkdir "$dir/$_" for qw(bin log conf.d modules-enabled work work/docs);
+mkdir "$dir/$_" for qw(bin log conf.d modules-enabled desk desk/docs);
 chmod 0755, "$dir/log";
 
 $t->write_secret('input/gateway', "$gateway\n");
 $t->write_secret('input/alice', "$alice\n");
-$t->write_secret($_, "$alice\n") for 'secrets/cdm-gateway', 'work/token';
-$t->write('work/docs/examples/quickstart.conf',
+$t->write_secret($_, "$alice\n") for 'secrets/cdm-gateway', 'desk/token';
+$t->write('desk/docs/examples/quickstart.conf',
     here($t->read($t->root . '/docs/examples/quickstart.conf')));
-symlink $t->root . '/build', "$dir/work/build" or die "symlink: $!\n";
+symlink $t->root . '/build', "$dir/desk/build" or die "symlink: $!\n";
 
 # a module that is linked in needs no line that loads it
 
@@ -119,7 +119,7 @@ $t->done;
 sub replay {
     my (@run) = @_;
 
-    my $script = "set -e\nexec 2>&1\ncd $dir/work\n";
+    my $script = "set -e\nexec 2>&1\ncd $dir/desk\n";
 
     for my $block (@run) {
         my $commands = $block->{commands} =~ s/$left_out//gr;
@@ -128,11 +128,11 @@ sub replay {
         $script .= here($commands) . "printf '\\0'\n";
     }
 
-    $t->write('work/script', $script);
+    $t->write('desk/script', $script);
 
     local @ENV{qw(PATH CURL_CA_BUNDLE)} = ("$dir/bin:$ENV{PATH}", $ca);
     my ($exit, $output) = CdmStop::Process::capture('bash',
-        "$dir/work/script", { timeout => 120, env => $t->environment });
+        "$dir/desk/script", { timeout => 120, env => $t->environment });
     my @said = split /\0/, $output, -1;
 
     is($exit, 0, 'the commands succeed') or diag($output);
