@@ -379,9 +379,7 @@ ngx_http_cdm_stop_add_handlers(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle)
 {
-    ngx_uint_t                       i;
-    ngx_http_cdm_stop_chain_t      **chains;
-    ngx_http_cdm_stop_main_conf_t   *cdmcf;
+    ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
     if (ngx_test_config || ngx_cycle->conf_ctx == NULL) {
         return NGX_OK;
@@ -393,30 +391,19 @@ ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle)
 
         cdmcf = ngx_http_cycle_get_module_main_conf(cycle,
                                                     ngx_http_cdm_stop_module);
-        if (cdmcf == NULL) {
-            return NGX_OK;
+        if (cdmcf) {
+            ngx_http_cdm_stop_files_made(cdmcf, cycle->log);
         }
 
-        chains = cdmcf->chains.elts;
+    } else if (ngx_process == NGX_PROCESS_SINGLE) {
 
-        for (i = 0; i < cdmcf->chains.nelts; i++) {
-            ngx_http_cdm_stop_file_made(chains[i], cycle->log);
+        /* without a master, the files of the old one are closed next */
+
+        cdmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                                    ngx_http_cdm_stop_module);
+        if (cdmcf) {
+            ngx_http_cdm_stop_refusals_flush(cdmcf);
         }
-
-        return NGX_OK;
-    }
-
-    if (ngx_process != NGX_PROCESS_SINGLE) {
-        return NGX_OK;
-    }
-
-    /* without a master, the files of the old one are closed next */
-
-    cdmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                                ngx_http_cdm_stop_module);
-
-    if (cdmcf) {
-        ngx_http_cdm_stop_refusals_flush(cdmcf);
     }
 
     return NGX_OK;

@@ -599,6 +599,13 @@ void ngx_http_cdm_stop_check_keys(ngx_conf_t *cf);
 /* gives the chains and the fingerprints their keys, of which it wipes one */
 ngx_int_t ngx_http_cdm_stop_init_chains(ngx_conf_t *cf);
 
+/*
+ * In the master, on a reload: gives files that were just made to the user of
+ * the workers.  A failure is logged.
+ */
+void ngx_http_cdm_stop_files_made(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_log_t *log);
+
 /* looks after the chains from now on, in this worker, until it ends */
 void ngx_http_cdm_stop_start_keeping(ngx_http_cdm_stop_main_conf_t *cdmcf);
 void ngx_http_cdm_stop_stop_keeping(void *data);

@@ -391,12 +391,5 @@ ssize_t ngx_http_cdm_stop_syslog_send(ngx_http_cdm_stop_syslog_t *syslog,
 ngx_int_t ngx_http_cdm_stop_file_ready(ngx_http_cdm_stop_chain_t *chain,
     size_t len, ngx_file_info_t *fi, ngx_log_t *log);
 
-/*
- * In the master, on a reload: gives a file that was just made to the user of
- * the workers.  A failure is logged.
- */
-void ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain,
-    ngx_log_t *log);
-
 
 #endif /* _NGX_HTTP_CDM_STOP_CHAIN_H_INCLUDED_ */

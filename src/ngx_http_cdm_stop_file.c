@@ -16,6 +16,8 @@ static ngx_int_t ngx_http_cdm_stop_file_reopen(
     ngx_http_cdm_stop_chain_t *chain, ngx_file_info_t *fi, ngx_log_t *log);
 static ngx_int_t ngx_http_cdm_stop_file_stream(
     ngx_http_cdm_stop_chain_t *chain, size_t len);
+static void ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log);
 
 
 /*
@@ -150,13 +152,28 @@ ngx_http_cdm_stop_file_stream(ngx_http_cdm_stop_chain_t *chain, size_t len)
 }
 
 
+void
+ngx_http_cdm_stop_files_made(ngx_http_cdm_stop_main_conf_t *cdmcf,
+    ngx_log_t *log)
+{
+    ngx_uint_t                   i;
+    ngx_http_cdm_stop_chain_t  **chains;
+
+    chains = cdmcf->chains.elts;
+
+    for (i = 0; i < cdmcf->chains.nelts; i++) {
+        ngx_http_cdm_stop_file_made(chains[i], log);
+    }
+}
+
+
 /*
  * What nginx opens on USR1 it gives to the user of the workers, but not what
  * it makes on a reload.  Workers that are still leaving follow the chain to
  * that file as well, and have to open it by themselves.
  */
 
-void
+static void
 ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
 {
     ngx_core_conf_t  *ccf;
