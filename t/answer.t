@@ -311,17 +311,17 @@ subtest 'D15 error pages stay out of it' => sub {
     my @busy = (port => $t->port('busy'));
 
     my $r = $t->put_stop(@busy, method => 'GET');
-    is("$r->{status} " . $r->json->{error_code}, '405 CDMSTOP.0003', '405');
+    is("$r->{status} " . $r->json->{error_code}, '405 CDMSTOP.0003', 'method');
     $r = $t->put_stop(@busy, job => 'a%2fb');
-    is("$r->{status} " . $r->json->{error_code}, '400 CDMSTOP.0001', '400');
+    is("$r->{status} " . $r->json->{error_code}, '400 CDMSTOP.0001', 'target');
 
     $cdm->script({ close => 'after_request' });
     $r = $t->put_stop(@busy);
-    is("$r->{status} " . $r->json->{error_code}, '504 CDMSTOP.0402', '504');
+    is("$r->{status} " . $r->json->{error_code}, '504 CDMSTOP.0402', 'cut');
 
     $cdm->refuse;
     $r = $t->put_stop(@busy);
-    is("$r->{status} " . $r->json->{error_code}, '502 CDMSTOP.0401', '502');
+    is("$r->{status} " . $r->json->{error_code}, '502 CDMSTOP.0401', 'down');
     $cdm->resume;
 
     is($t->records('audit.jsonl') - $records, 6, 'no record is doubled');
