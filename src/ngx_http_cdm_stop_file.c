@@ -171,13 +171,16 @@ ngx_http_cdm_stop_files_made(ngx_http_cdm_stop_main_conf_t *cdmcf,
  * What nginx opens on USR1 it gives to the user of the workers, but not what
  * it makes on a reload.  Workers that are still leaving follow the chain to
  * that file as well, and have to open it by themselves.
+ *
+ * Who may write to the directory, such as a worker, may put a link to a file
+ * of root there, so only a file that has this name and no other is given away.
  */
 
 static void
 ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
 {
     ngx_core_conf_t  *ccf;
-    ngx_file_info_t   fi;
+    ngx_file_info_t   fi, named;
 
     if (!chain->is_file || geteuid() != 0) {
         return;
@@ -190,7 +193,11 @@ ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain, ngx_log_t *log)
         || ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR
         || !ngx_is_file(&fi)
         || ngx_file_size(&fi) != 0
-        || fi.st_uid == ccf->user)
+        || fi.st_uid == ccf->user
+        || ngx_link_info(chain->file->name.data, &named) == NGX_FILE_ERROR
+        || ngx_file_uniq(&named) != ngx_file_uniq(&fi)
+        || named.st_dev != fi.st_dev
+        || fi.st_nlink != 1)
     {
         return;
     }

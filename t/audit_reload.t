@@ -68,4 +68,21 @@ is(join(' ', map { $_->{stage} } $t->records('audit.jsonl.1')), 'intent',
 is(!!((stat $file)[4] == 0), !!($> == 0 && (getpwnam 'nobody')[2] == 0),
    'A06 the file is of the user of the workers') if $> == 0;
 
+# Who may write to that directory may put a file of root there by a link.
+
+for my $kind ('symbolic', 'hard') {
+    my $other = $t->write("other.$kind", '');
+
+    rename $file, "$file.$kind";
+    ($kind eq 'hard' ? link $other, $file : symlink $other, $file)
+        or die "link to $other: $!\n";
+    $t->reload;
+
+    is((stat $other)[4], $>, "A06 a $kind link: the file is not given away");
+    is($t->put_stop(job => $kind)->{status}, 200, 'A06 records go there');
+
+    # under one name, for those who verify all files
+    $kind eq 'hard' ? unlink $other : rename $other, $file;
+}
+
 $t->done;
