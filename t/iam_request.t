@@ -286,7 +286,7 @@ for my $name (sort keys %uri) {
     is($answer->{status}, $known ? 200 : 503, "I01 uri $uri: the answer");
 }
 
-is( ($tls->{front}->handshakes)[0]{sni}, 'iam.test',
+is( ($tls->{front}->handshakes(1))[0]{sni}, 'iam.test',
     'I01 https: the name that is asked for is server_name');
 
 

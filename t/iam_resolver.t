@@ -164,7 +164,7 @@ becomes(200, 'I03 well again by itself');
 
 # TLS asks for the name and checks it, without the dot
 is($t->put_stop(port => $t->port('checked'))->{status}, 200, 'I03 over TLS');
-is(($tls->{front}->handshakes)[-1]{sni}, 'localhost', 'I03 its SNI');
+is(($tls->{front}->handshakes(1))[-1]{sni}, 'localhost', 'I03 its SNI');
 
 is($t->put_stop(port => $t->port('grouped'))->{status}, 200,
    'I03 a group of servers is no name for the resolver');

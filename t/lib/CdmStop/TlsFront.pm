@@ -10,7 +10,7 @@ CdmStop::TlsFront - TLS in front of a stand-in, by a plain nginx
         dir => $dir, port => $tls_port, behind => $plain_port,
         cert => $cert, key => $key);
     $front->start;
-    my @handshakes = $front->handshakes;   # {sni, protocol, reused, bytes, ...}
+    my @handshakes = $front->handshakes(1);   # {sni, protocol, ...}
 
 Requests that came through TLS are passed on as they are to the stand-in, whose
 counters are the proof of what got through: a client that refuses the
@@ -137,13 +137,23 @@ EOC
     return;
 }
 
-# One for each request that came through.
+# One for each request that came through. They are logged when their answer has
+# gone, so who had an answer tells how many there are to be, and it is waited
+# for them.
 
 sub handshakes {
-    my ($self) = @_;
+    my ($self, $at_least) = @_;
 
-    open my $fh, '<', "$self->{dir}/handshakes.jsonl" or return ();
-    return map { JSON::PP->new->decode($_) } <$fh>;
+    my $deadline = time + $self->{timeout};
+
+    for (;;) {
+        my @lines = split /^/, slurp("$self->{dir}/handshakes.jsonl");
+        return map { JSON::PP->new->decode($_) } @lines
+            if @lines >= ($at_least // 0);
+
+        die "handshakes: not $at_least in $self->{dir}\n" if time > $deadline;
+        sleep 0.01;
+    }
 }
 
 # What clients did wrong, or found wrong with us, says the error log.

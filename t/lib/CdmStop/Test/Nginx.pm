@@ -283,9 +283,24 @@ sub reopen {
 
     rename $marker, "$marker.before-reopen" if -e $marker;
     kill 'USR1', $self->{pid};
-    $self->wait_for(sub { -e $marker }, what => 'reopened logs') if $old;
+    return $self if !$old;
+
+    # workers do it in their own time, after the master
+    $self->wait_for(sub { -e $marker && !$self->holders($old) },
+                    what => 'reopened logs');
 
     return $self;
+}
+
+# The processes of nginx that have a file open, by its inode.
+
+sub holders {
+    my ($self, $inode) = @_;
+
+    return grep {
+        my $pid = $_;
+        grep { ((stat $_)[1] // 0) == $inode } glob "/proc/$pid/fd/*";
+    } $self->{pid}, keys %{$self->children};
 }
 
 sub kill_worker {
