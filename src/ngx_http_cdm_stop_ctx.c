@@ -237,6 +237,15 @@ ngx_http_cdm_stop_recognise(ngx_http_request_t *r,
     switch (rc) {
 
     case NGX_OK:
+
+        if (target->job.data != scratch
+            && r->uri.len == r->unparsed_uri.len
+            && ngx_memcmp(r->uri.data, r->unparsed_uri.data, r->uri.len) == 0)
+        {
+            /* nothing of it is encoded, so it is as it is decoded */
+            break;
+        }
+
         rc = ngx_http_cdm_stop_target_equal(target, &r->uri) ? NGX_OK
                                                              : NGX_ABORT;
         break;

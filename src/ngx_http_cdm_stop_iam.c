@@ -8,11 +8,8 @@
 #include <ngx_core.h>
 #include <jansson.h>
 #include "ngx_http_cdm_stop_iam.h"
+#include "ngx_http_cdm_stop_text.h"
 #include "ngx_http_cdm_stop_time.h"
-
-
-/* a byte eight times */
-#define NGX_HTTP_CDM_STOP_BYTES(c)  ((uint64_t) (c) * 0x0101010101010101)
 
 
 /* values, escaped when they are written, each with what stands before it */

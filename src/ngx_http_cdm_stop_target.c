@@ -12,17 +12,26 @@
 
 static ngx_uint_t ngx_http_cdm_stop_literal(u_char **p, u_char *last,
     char *text, size_t len);
-static ngx_uint_t ngx_http_cdm_stop_project_id(u_char *p, size_t len);
-static ngx_uint_t ngx_http_cdm_stop_cluster_id(u_char *p, size_t len);
+static ngx_uint_t ngx_http_cdm_stop_project_id(u_char *p);
+static ngx_uint_t ngx_http_cdm_stop_cluster_id(u_char *p);
+static ngx_uint_t ngx_http_cdm_stop_hex(u_char *p, u_char *q);
+static ngx_uint_t ngx_http_cdm_stop_plain(u_char *p, u_char *last);
 static ngx_int_t ngx_http_cdm_stop_job_name(ngx_str_t *name, u_char *p,
     u_char *last);
 static ngx_uint_t ngx_http_cdm_stop_blank(uint32_t c);
 
 
-static u_char  ngx_http_cdm_stop_hex[256] = {
-    ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1,
-    ['6'] = 1, ['7'] = 1, ['8'] = 1, ['9'] = 1, ['a'] = 1, ['b'] = 1,
-    ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1
+/* RFC 3986, 2.3: what stands for itself in a path: A-Z a-z 0-9 - . _ ~ */
+
+static u_char  ngx_http_cdm_stop_unreserved[256] = {
+    /* 0x00 */  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    /* 0x10 */  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    /* 0x20 */  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0,
+    /* 0x30 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0,
+    /* 0x40 */  0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    /* 0x50 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1,
+    /* 0x60 */  0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    /* 0x70 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0
 };
 
 
@@ -42,7 +51,7 @@ ngx_http_cdm_stop_target_parse(ngx_http_cdm_stop_target_t *t, ngx_str_t *uri,
     project = p;
 
     if (last - p < NGX_HTTP_CDM_STOP_PROJECT_LEN
-        || !ngx_http_cdm_stop_project_id(p, NGX_HTTP_CDM_STOP_PROJECT_LEN))
+        || !ngx_http_cdm_stop_project_id(p))
     {
         goto loose;
     }
@@ -56,7 +65,7 @@ ngx_http_cdm_stop_target_parse(ngx_http_cdm_stop_target_t *t, ngx_str_t *uri,
     cluster = p;
 
     if (last - p < NGX_HTTP_CDM_STOP_CLUSTER_LEN
-        || !ngx_http_cdm_stop_cluster_id(p, NGX_HTTP_CDM_STOP_CLUSTER_LEN))
+        || !ngx_http_cdm_stop_cluster_id(p))
     {
         goto loose;
     }
@@ -78,10 +87,16 @@ ngx_http_cdm_stop_target_parse(ngx_http_cdm_stop_target_t *t, ngx_str_t *uri,
         goto loose;
     }
 
-    t->job.data = scratch;
+    if (ngx_http_cdm_stop_plain(job, p)) {
+        t->job.len = p - job;
+        t->job.data = job;
 
-    if (ngx_http_cdm_stop_job_name(&t->job, job, p) != NGX_OK) {
-        goto loose;
+    } else {
+        t->job.data = scratch;
+
+        if (ngx_http_cdm_stop_job_name(&t->job, job, p) != NGX_OK) {
+            goto loose;
+        }
     }
 
     t->project.len = NGX_HTTP_CDM_STOP_PROJECT_LEN;
@@ -119,11 +134,7 @@ ngx_http_cdm_stop_target_build(u_char *dst, ngx_http_cdm_stop_target_t *t)
 
         c = t->job.data[i];
 
-        if ((c >= '0' && c <= '9')
-            || (c >= 'A' && c <= 'Z')
-            || (c >= 'a' && c <= 'z')
-            || c == '-' || c == '.' || c == '_' || c == '~')
-        {
+        if (ngx_http_cdm_stop_unreserved[c]) {
             *dst++ = c;
             continue;
         }
@@ -173,39 +184,76 @@ ngx_http_cdm_stop_literal(u_char **p, u_char *last, char *text, size_t len)
 
 
 static ngx_uint_t
-ngx_http_cdm_stop_project_id(u_char *p, size_t len)
+ngx_http_cdm_stop_project_id(u_char *p)
 {
-    size_t      i;
-    ngx_uint_t  hex;
-
-    hex = 1;
-
-    for (i = 0; i < len; i++) {
-        hex &= ngx_http_cdm_stop_hex[p[i]];
-    }
-
-    return hex;
+    return ngx_http_cdm_stop_hex(p, p + 4)
+           & ngx_http_cdm_stop_hex(p + 8, p + 12)
+           & ngx_http_cdm_stop_hex(p + 16, p + 20)
+           & ngx_http_cdm_stop_hex(p + 24, p + 28);
 }
 
 
+/* 8-4-4-4-12 */
+
 static ngx_uint_t
-ngx_http_cdm_stop_cluster_id(u_char *p, size_t len)
+ngx_http_cdm_stop_cluster_id(u_char *p)
 {
-    size_t  i;
+    return p[8] == '-' && p[13] == '-' && p[18] == '-' && p[23] == '-'
+           && (ngx_http_cdm_stop_hex(p, p + 4)
+               & ngx_http_cdm_stop_hex(p + 9, p + 14)
+               & ngx_http_cdm_stop_hex(p + 19, p + 24)
+               & ngx_http_cdm_stop_hex(p + 28, p + 32));
+}
 
-    for (i = 0; i < len; i++) {
 
-        if (i == 8 || i == 13 || i == 18 || i == 23) {
-            if (p[i] != '-') {
-                return 0;
-            }
+/* whether four bytes at p and four at q are all lower-case digits */
 
-        } else if (!ngx_http_cdm_stop_hex[p[i]]) {
-            return 0;
-        }
+static ngx_uint_t
+ngx_http_cdm_stop_hex(u_char *p, u_char *q)
+{
+    uint32_t  a, b;
+    uint64_t  c, digit, letter;
+
+    ngx_memcpy(&a, p, 4);
+    ngx_memcpy(&b, q, 4);
+
+    c = (uint64_t) a << 32 | b;
+
+    /* with no byte above 0x7f, no sum carries into the next byte */
+
+    if (c & NGX_HTTP_CDM_STOP_BYTES(0x80)) {
+        return 0;
     }
 
-    return 1;
+    /* the top bit of a byte: not below the first, and not above the last */
+
+    digit = (c + NGX_HTTP_CDM_STOP_BYTES(0x80 - '0'))
+            & ~(c + NGX_HTTP_CDM_STOP_BYTES(0x7f - '9'));
+    letter = (c + NGX_HTTP_CDM_STOP_BYTES(0x80 - 'a'))
+             & ~(c + NGX_HTTP_CDM_STOP_BYTES(0x7f - 'f'));
+
+    return ((digit | letter) & NGX_HTTP_CDM_STOP_BYTES(0x80))
+           == NGX_HTTP_CDM_STOP_BYTES(0x80);
+}
+
+
+/* a name that decoding leaves as it is, and that no check would refuse */
+
+static ngx_uint_t
+ngx_http_cdm_stop_plain(u_char *p, u_char *last)
+{
+    if (p == last
+        || *p == '.'
+        || last - p > NGX_HTTP_CDM_STOP_JOB_CHARS)
+    {
+        return 0;
+    }
+
+    while (p < last && ngx_http_cdm_stop_unreserved[*p]) {
+        p++;
+    }
+
+    return p == last;
 }
 
 

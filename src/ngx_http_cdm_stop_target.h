@@ -32,7 +32,7 @@
 typedef struct {
     ngx_str_t  project;     /* points into the parsed target */
     ngx_str_t  cluster;     /* points into the parsed target */
-    ngx_str_t  job;         /* decoded, points into scratch */
+    ngx_str_t  job;         /* decoded, points into one of both */
 } ngx_http_cdm_stop_target_t;
 
 
@@ -44,7 +44,8 @@ typedef struct {
  *   NGX_ERROR     it is no stop as it stands, but some normalisation would
  *                 make it one (or its ids or name are not legal): refuse it,
  *   NGX_DECLINED  it is some other request.
- * scratch is working memory of at least uri->len bytes; it has the name then.
+ * scratch is working memory of at least uri->len bytes; it has the name then,
+ * unless that was not encoded.
  *
  * Source: CDM API reference, StopJob and "URI of the APIs".
  */

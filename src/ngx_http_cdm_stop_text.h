@@ -14,6 +14,10 @@
 
 #define NGX_HTTP_CDM_STOP_BAD_UTF8  0xffffffff
 
+/* a byte eight times, for what is done with eight bytes at a time */
+
+#define NGX_HTTP_CDM_STOP_BYTES(c)  ((uint64_t) (c) * 0x0101010101010101)
+
 
 /*
  * Decodes one character of strict UTF-8 (RFC 3629: no overlong form, no
