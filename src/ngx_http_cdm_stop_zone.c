@@ -170,19 +170,18 @@ ngx_http_cdm_stop_tree_insert(ngx_rbtree_node_t *temp,
 
 
 /*
- * A digest is as good as random, a project is not: both are mixed by words.
- * Keys that fall together only make a look-up longer.
+ * A digest is as good as random, so a word of it will do; a project is not,
+ * and is mixed by words.  Keys that fall together only make a look-up longer.
  */
 
 ngx_uint_t
 ngx_http_cdm_stop_key_hash(ngx_http_cdm_stop_key_t *key)
 {
     size_t    i;
-    uint64_t  hash, word[sizeof(ngx_http_cdm_stop_key_t) / sizeof(uint64_t)];
+    uint64_t  hash, word[NGX_HTTP_CDM_STOP_PROJECT_LEN / sizeof(uint64_t)];
 
-    ngx_memcpy(word, key, sizeof(ngx_http_cdm_stop_key_t));
-
-    hash = 0;
+    ngx_memcpy(&hash, key->digest, sizeof(uint64_t));
+    ngx_memcpy(word, key->project, NGX_HTTP_CDM_STOP_PROJECT_LEN);
 
     for (i = 0; i < sizeof(word) / sizeof(word[0]); i++) {
         hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15;
