@@ -60,6 +60,20 @@ ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
 
     u->store = 0;
 
+    /*
+     * Our filter holds the answer back by itself, so a pipe between it and
+     * CDM would be for what is longer than any answer to a stop.
+     */
+
+    u->buffering = 0;
+
+    /*
+     * Our filter holds the answer back by itself, so a pipe between it and
+     * CDM would be for what is longer than any answer to a stop.
+     */
+
+    u->buffering = 0;
+
     ctx->http_version = r->http_version;
     ctx->process_header = u->process_header;
     ctx->finalize_request = u->finalize_request;
@@ -302,8 +316,11 @@ ngx_http_cdm_stop_read_header(ngx_http_request_t *r,
 
         /* a token in an answer is for nobody, $upstream_http_name included */
 
-        if (ngx_http_cdm_stop_header_folds(&h[i].key, "x-auth-token")
-            || ngx_http_cdm_stop_header_folds(&h[i].key, "x-subject-token"))
+        if ((h[i].key.len == sizeof("x-auth-token") - 1
+             && ngx_http_cdm_stop_header_folds(&h[i].key, "x-auth-token"))
+            || (h[i].key.len == sizeof("x-subject-token") - 1
+                && ngx_http_cdm_stop_header_folds(&h[i].key,
+                                                  "x-subject-token")))
         {
             ngx_explicit_memzero(h[i].value.data, h[i].value.len);
             h[i].value.len = 0;
