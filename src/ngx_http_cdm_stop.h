@@ -461,6 +461,10 @@ void ngx_http_cdm_stop_unmark_headers(ngx_http_request_t *r,
 ngx_uint_t ngx_http_cdm_stop_header_allowed(ngx_http_cdm_stop_loc_conf_t *cdcf,
     ngx_str_t *header);
 
+/* whether it is the one of that lower-case name */
+ngx_uint_t ngx_http_cdm_stop_header_is(ngx_str_t *header, const char *name,
+    size_t len);
+
 /* whether it may by default, since CDM knows it */
 ngx_uint_t ngx_http_cdm_stop_header_known(ngx_str_t *header);
 

@@ -21,6 +21,12 @@ typedef struct {
 } ngx_http_cdm_stop_gate_t;
 
 
+typedef struct {
+    ngx_buf_t    buf;
+    ngx_chain_t  link;
+} ngx_http_cdm_stop_part_t;
+
+
 static ngx_uint_t ngx_http_cdm_stop_made_stop(ngx_http_request_t *r);
 static ngx_int_t ngx_http_cdm_stop_gate(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
@@ -35,6 +41,7 @@ static const char *ngx_http_cdm_stop_gate_request_line(
     ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx);
 static const char *ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate,
     ngx_str_t *line);
+static u_char *ngx_http_cdm_stop_gate_control(u_char *p, u_char *last);
 static const char *ngx_http_cdm_stop_gate_header(
     ngx_http_cdm_stop_gate_t *gate, ngx_http_cdm_stop_ctx_t *ctx,
     ngx_str_t *line);
@@ -44,8 +51,8 @@ static void ngx_http_cdm_stop_gate_close(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_gate_t *gate);
-static ngx_chain_t *ngx_http_cdm_stop_gate_link(ngx_http_request_t *r,
-    u_char *start, u_char *last);
+static ngx_chain_t *ngx_http_cdm_stop_gate_link(
+    ngx_http_cdm_stop_part_t *part, u_char *start, u_char *last);
 
 
 static const char  ngx_http_cdm_stop_gate_broken[] =
@@ -340,11 +347,8 @@ static const char *
 ngx_http_cdm_stop_gate_lines(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
-    u_char      *start;
     ngx_str_t    line;
     const char  *error;
-
-    start = gate->pos;
 
     error = ngx_http_cdm_stop_gate_request_line(gate, ctx);
 
@@ -357,10 +361,6 @@ ngx_http_cdm_stop_gate_lines(ngx_http_cdm_stop_gate_t *gate,
         }
 
         error = ngx_http_cdm_stop_gate_header(gate, ctx, &line);
-    }
-
-    if (error == NULL && memchr(start, '\0', gate->pos - start) != NULL) {
-        error = ngx_http_cdm_stop_gate_broken;
     }
 
     return error;
@@ -431,23 +431,67 @@ ngx_http_cdm_stop_gate_line(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *line)
 
     line->data = gate->pos;
 
-    p = memchr(gate->pos, LF, gate->last - gate->pos);
-    if (p == NULL) {
-        return "its header has no end";
-    }
+    for (p = gate->pos; /* void */; p++) {
 
-    /* the CR before it is the only one */
+        p = ngx_http_cdm_stop_gate_control(p, gate->last);
+
+        if (p == gate->last) {
+            return "its header has no end";
+        }
+
+        if (*p == CR && p + 1 < gate->last && p[1] == LF) {
+            break;
+        }
+
+        if (*p == CR || *p == LF || *p == '\0') {
+            return ngx_http_cdm_stop_gate_broken;
+        }
+    }
 
     line->len = p - line->data;
-
-    if (memchr(line->data, CR, line->len) != p - 1) {
-        return ngx_http_cdm_stop_gate_broken;
-    }
-
-    line->len--;
-    gate->pos = p + 1;
+    gate->pos = p + 2;
 
     return NULL;
+}
+
+
+/* the next control character, or the end; by eight bytes as long as possible */
+
+static u_char *
+ngx_http_cdm_stop_gate_control(u_char *p, u_char *last)
+{
+    uint64_t  c;
+
+    while (last - p >= 8) {
+
+        ngx_memcpy(&c, p, 8);
+
+        /* a borrow sets the top bit of a byte below 0x20 */
+
+        c = (c - NGX_HTTP_CDM_STOP_BYTES(0x20)) & ~c
+            & NGX_HTTP_CDM_STOP_BYTES(0x80);
+
+        if (c) {
+
+#if (NGX_HAVE_LITTLE_ENDIAN && __GNUC__)
+
+            /* of further ones the borrow may be another's, the first is it */
+
+            return p + __builtin_ctzll(c) / 8;
+
+#else
+            break;
+#endif
+        }
+
+        p += 8;
+    }
+
+    while (p < last && *p >= 0x20) {
+        p++;
+    }
+
+    return p;
 }
 
 
@@ -518,19 +562,18 @@ ngx_http_cdm_stop_gate_name(ngx_http_cdm_stop_gate_t *gate, ngx_str_t *name,
     }
 
 #define ngx_http_cdm_stop_gate_is(s)                                          \
-    (name->len == sizeof(s) - 1                                               \
-     && ngx_strncasecmp(name->data, (u_char *) s, sizeof(s) - 1) == 0)
+    ngx_http_cdm_stop_header_is(name, s, sizeof(s) - 1)
 
-    if (ngx_http_cdm_stop_gate_is("Transfer-Encoding")) {
+    if (ngx_http_cdm_stop_gate_is("transfer-encoding")) {
         return "\"Transfer-Encoding\" frames a body that has a length, remove "
                "\"proxy_set_header Transfer-Encoding\"";
     }
 
-    if (ngx_http_cdm_stop_gate_is("Accept-Encoding")) {
+    if (ngx_http_cdm_stop_gate_is("accept-encoding")) {
         gate->encoding++;
     }
 
-    if (!ngx_http_cdm_stop_gate_is("Content-Length")) {
+    if (!ngx_http_cdm_stop_gate_is("content-length")) {
         return NULL;
     }
 
@@ -586,27 +629,25 @@ static ngx_int_t
 ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_http_cdm_stop_gate_t *gate)
 {
-    ngx_buf_t    *old;
-    ngx_chain_t  *cl, *last, *rest;
+    ngx_buf_t                 *old;
+    ngx_chain_t               *cl, *last, *rest;
+    ngx_http_cdm_stop_part_t  *part;
 
     rest = r->upstream->request_bufs;
     old = rest->buf;
 
-    cl = ngx_http_cdm_stop_gate_link(r, gate->start, gate->dst);
-    if (cl == NULL) {
+    part = ngx_pcalloc(r->pool, 2 * sizeof(ngx_http_cdm_stop_part_t));
+    if (part == NULL) {
         return NGX_ERROR;
     }
 
+    cl = ngx_http_cdm_stop_gate_link(&part[0], gate->start, gate->dst);
     last = cl;
 
     if (ctx->token.len) {
-        last = ngx_http_cdm_stop_gate_link(r, ctx->token_header.data,
+        last = ngx_http_cdm_stop_gate_link(&part[1], ctx->token_header.data,
                                            ctx->token_header.data
                                            + ctx->token_header.len);
-        if (last == NULL) {
-            return NGX_ERROR;
-        }
-
         cl->next = last;
     }
 
@@ -627,20 +668,12 @@ ngx_http_cdm_stop_gate_replace(ngx_http_request_t *r,
 
 
 static ngx_chain_t *
-ngx_http_cdm_stop_gate_link(ngx_http_request_t *r, u_char *start, u_char *last)
+ngx_http_cdm_stop_gate_link(ngx_http_cdm_stop_part_t *part, u_char *start,
+    u_char *last)
 {
-    ngx_buf_t    *b;
-    ngx_chain_t  *cl;
+    ngx_buf_t  *b;
 
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NULL;
-    }
-
-    cl = ngx_alloc_chain_link(r->pool);
-    if (cl == NULL) {
-        return NULL;
-    }
+    b = &part->buf;
 
     b->start = start;
     b->pos = start;
@@ -648,8 +681,7 @@ ngx_http_cdm_stop_gate_link(ngx_http_request_t *r, u_char *start, u_char *last)
     b->end = last;
     b->temporary = 1;
 
-    cl->buf = b;
-    cl->next = NULL;
+    part->link.buf = b;
 
-    return cl;
+    return &part->link;
 }

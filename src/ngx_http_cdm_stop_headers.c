@@ -128,7 +128,6 @@ ngx_int_t
 ngx_http_cdm_stop_mark_headers(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
-    u_char           *p;
     ngx_list_t       *headers;
     ngx_table_elt_t  *h;
 
@@ -137,24 +136,16 @@ ngx_http_cdm_stop_mark_headers(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    p = ngx_pnalloc(r->pool, sizeof(ctx->id) * 2);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    /* nobody else knows the request's id by now, so nobody forges the mark */
-
-    ngx_memcpy(p, ctx->id, sizeof(ctx->id));
-    ngx_memcpy(p + sizeof(ctx->id), ctx->id, sizeof(ctx->id));
-
-    /* of no name that proxy_pass looks for, so any but 0 will do */
+    /*
+     * Nobody else knows the request's id by now, so nobody forges the mark.
+     * It is of no name that proxy_pass looks for, so any hash but 0 will do.
+     */
 
     h->hash = 1;
     h->key.len = sizeof(ctx->id);
-    h->key.data = p;
-    h->lowcase_key = p;
-    h->value.len = sizeof(ctx->id);
-    h->value.data = p + sizeof(ctx->id);
+    h->key.data = ctx->id;
+    h->lowcase_key = ctx->id;
+    h->value = h->key;
 
     headers = &r->headers_in.headers;
 
@@ -218,15 +209,39 @@ ngx_http_cdm_stop_header_known(ngx_str_t *header)
     ngx_str_t  *name;
 
     for (name = ngx_http_cdm_stop_headers_allowed; name->len; name++) {
-        if (header->len == name->len
-            && (header->data[0] | 0x20) == name->data[0]
-            && ngx_strncasecmp(header->data, name->data, name->len) == 0)
+        if (ngx_http_cdm_stop_header_is(header, (char *) name->data,
+                                        name->len))
         {
             return 1;
         }
     }
 
     return 0;
+}
+
+
+ngx_uint_t
+ngx_http_cdm_stop_header_is(ngx_str_t *header, const char *name, size_t len)
+{
+    size_t  i;
+    u_char  d;
+
+    if (header->len != len) {
+        return 0;
+    }
+
+    for (i = 0; i < len; i++) {
+
+        d = header->data[i] ^ (u_char) name[i];
+
+        /* 0x20 is between a letter and its capital */
+
+        if (d && (d != 0x20 || name[i] < 'a' || name[i] > 'z')) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
@@ -279,21 +294,18 @@ ngx_http_cdm_stop_header_name(u_char *p, u_char *last)
 
     /* all of 0x21 to 0x7e but "(),/:;<=>?@[\]{} */
 
-    static uint32_t  legal[] = {
-        0x00000000,
-        0x03ff6cfa, /* 0000 0011 1111 1111  0110 1100 1111 1010 */
-                    /* ?>=< ;:98 7654 3210  /.-, +*)( '&%$ #"!  */
-        0xc7fffffe, /* 1100 0111 1111 1111  1111 1111 1111 1110 */
-                    /* _^]\ [ZYX WVUT SRQP  ONML KJIH GFED CBA@ */
-        0x57ffffff, /* 0101 0111 1111 1111  1111 1111 1111 1111 */
-                    /*  ~}| {zyx wvut srqp  onml kjih gfed cba` */
-        0x00000000,
-        0x00000000,
-        0x00000000,
-        0x00000000
+    static u_char  legal[256] = {
+        /* 0x00 */  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        /* 0x10 */  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        /* 0x20 */  0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0,
+        /* 0x30 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0,
+        /* 0x40 */  0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        /* 0x50 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1,
+        /* 0x60 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        /* 0x70 */  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0
     };
 
-    while (p < last && (legal[*p >> 5] & ((uint32_t) 1 << (*p & 0x1f)))) {
+    while (p < last && legal[*p]) {
         p++;
     }
 
