@@ -441,7 +441,7 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
         ngx_http_cdm_stop_fetch_failed(f, NGX_HTTP_CDM_STOP_FAIL_UNREACHABLE,
                                        f->timedout ? "no answer in time"
                                                    : "no answer");
-        goto done;
+        goto failed;
     }
 
     ngx_http_cdm_stop_fetch_credentials(f, &credentials);
@@ -480,12 +480,17 @@ ngx_http_cdm_stop_fetch_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
     if (error) {
         ngx_http_cdm_stop_fetch_failed(f, ngx_http_cdm_stop_fetch_reason(f),
                                        error);
-        goto done;
+        goto failed;
     }
 
     ngx_http_cdm_stop_fetch_issued(f, &grant);
 
-done:
+    ngx_http_cdm_stop_wake(f->cdmcf, &f->key);
+    ngx_http_cdm_stop_wake_next(f->cdmcf);
+
+    return;
+
+failed:
 
     ngx_http_cdm_stop_wake(f->cdmcf, &f->key);
 }

@@ -126,6 +126,11 @@ ngx_http_cdm_stop_verify_end(ngx_http_cdm_stop_fetch_t *f, ngx_int_t rc)
 
     } else {
         ngx_http_cdm_stop_verify_read(f);
+
+        ngx_http_cdm_stop_wake(f->cdmcf, &f->key);
+        ngx_http_cdm_stop_wake_next(f->cdmcf);
+
+        return;
     }
 
     ngx_http_cdm_stop_wake(f->cdmcf, &f->key);

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_cdm_stop.h"
+#include "ngx_http_cdm_stop_zone.h"
 
 
 /*
@@ -285,6 +286,10 @@ ngx_http_cdm_stop_group_free(ngx_http_cdm_stop_group_t *group)
         ngx_del_timer(&group->poll);
     }
 
+    if (group->poll.posted) {
+        ngx_delete_posted_event(&group->poll);
+    }
+
     ngx_queue_remove(&group->link);
 
     ngx_free(group);
@@ -308,12 +313,17 @@ ngx_http_cdm_stop_poll_handler(ngx_event_t *ev)
         return;
     }
 
+    key = group->key;
+    cdmcf = group->cdmcf;
+
+    /* whoever has not looked for the longest time is the next one */
+
+    ngx_queue_remove(&group->link);
+    ngx_queue_insert_tail(&cdmcf->worker->groups, &group->link);
+
     /* a fetch that fails at once wakes the group, which frees it */
 
     ngx_add_timer(ev, NGX_HTTP_CDM_STOP_POLL);
-
-    key = group->key;
-    cdmcf = group->cdmcf;
 
     /* all of them look for the same */
 
@@ -364,6 +374,36 @@ ngx_http_cdm_stop_wake(ngx_http_cdm_stop_main_conf_t *cdmcf,
     }
 
     ngx_http_cdm_stop_group_free(group);
+}
+
+
+void
+ngx_http_cdm_stop_wake_next(ngx_http_cdm_stop_main_conf_t *cdmcf)
+{
+    ngx_uint_t                  n;
+    ngx_queue_t                *q;
+    ngx_http_cdm_stop_group_t  *group;
+
+    n = 0;
+
+    for (q = ngx_queue_head(&cdmcf->worker->groups);
+         q != ngx_queue_sentinel(&cdmcf->worker->groups);
+         q = ngx_queue_next(q))
+    {
+        group = ngx_queue_data(q, ngx_http_cdm_stop_group_t, link);
+
+        if (group->poll.timer_set) {
+            ngx_del_timer(&group->poll);
+        }
+
+        ngx_post_event(&group->poll, &ngx_posted_events);
+
+        /* all but one of the other calls may be those of the first groups */
+
+        if (++n == NGX_HTTP_CDM_STOP_SLOTS) {
+            break;
+        }
+    }
 }
 
 

@@ -67,6 +67,13 @@ void ngx_http_cdm_stop_wake(ngx_http_cdm_stop_main_conf_t *cdmcf,
     ngx_http_cdm_stop_key_t *key);
 
 /*
+ * Lets others of this worker's that wait look again, soon, and not only with
+ * their next poll: IAM has answered, so one more may ask it.  After a failure
+ * they are not to follow one another at IAM.
+ */
+void ngx_http_cdm_stop_wake_next(ngx_http_cdm_stop_main_conf_t *cdmcf);
+
+/*
  * Asks IAM for a token on behalf of the worker.  It ends the lease in any
  * case, at the latest when the identity's timeout is over, and then wakes who
  * waits.  Returns NGX_ERROR if it could not begin; the lease is ended then.
