@@ -165,7 +165,7 @@ ngx_http_cdm_stop_chain_zones(ngx_conf_t *cf, ngx_array_t *chains,
         }
 
         p = ngx_sprintf(name.data, "cdm_stop_audit %V ", &chain[i]->name);
-        ngx_hex_dump(p, md, 4);
+        ngx_http_cdm_stop_hex_dump(p, md, 4);
         ngx_memcpy(chain[i]->key_id, p, 8);
 
         cln = ngx_pool_cleanup_add(cf->pool, 0);
@@ -243,7 +243,7 @@ ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone, void *data)
         return NGX_ERROR;
     }
 
-    ngx_hex_dump(sh->id, id, sizeof(id));
+    ngx_http_cdm_stop_hex_dump(sh->id, id, sizeof(id));
 
     if (ngx_test_config || !chain->is_file) {
         return NGX_OK;
@@ -368,7 +368,8 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
     }
 
     last = ngx_cpymem(rec->pos, ",\"hash\":\"", sizeof(",\"hash\":\"") - 1);
-    last = ngx_hex_dump(last, head.hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    last = ngx_http_cdm_stop_hex_dump(last, head.hash,
+                                      NGX_HTTP_CDM_STOP_HASH_LEN);
     last = ngx_cpymem(last, "\"}\n", sizeof("\"}\n") - 1);
 
     head.op = rec->op;
@@ -447,7 +448,7 @@ ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
     p = ngx_sprintf(buf, "{\"v\":1,\"chain\":\"%*s\",\"seq\":%uL,\"prev\":\"",
                     (size_t) NGX_HTTP_CDM_STOP_CHAIN_ID_LEN, chain->sh->id,
                     head->seq + 1);
-    p = ngx_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    p = ngx_http_cdm_stop_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
     *p++ = '"';
 
     if (head->torn) {

@@ -120,7 +120,7 @@ ngx_http_cdm_stop_random_id(ngx_http_request_t *r, u_char *id)
 
     p = worker->random + worker->random_left;
 
-    ngx_hex_dump(id, p, NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2);
+    ngx_http_cdm_stop_hex_dump(id, p, NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2);
 
     ngx_explicit_memzero(p, NGX_HTTP_CDM_STOP_REQUEST_ID_LEN / 2);
 

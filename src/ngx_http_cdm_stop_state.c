@@ -97,7 +97,7 @@ ngx_http_cdm_stop_state_build(ngx_http_cdm_stop_chain_t *chain,
     p = ngx_sprintf(buf, "{\"v\":1,\"chain\":\"%*s\",\"seq\":%uL,\"hash\":\"",
                     (size_t) NGX_HTTP_CDM_STOP_CHAIN_ID_LEN, sh->id,
                     head->seq);
-    p = ngx_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
+    p = ngx_http_cdm_stop_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
     p = ngx_sprintf(p, "\",\"key\":\"%*s\",\"dev\":%uL,\"ino\":%uL,"
                     "\"offset\":%O,\"open\":[",
                     sizeof(chain->key_id), chain->key_id,

@@ -335,7 +335,7 @@ ngx_http_cdm_stop_line_hash(ngx_http_cdm_stop_chain_t *chain, u_char *prev,
         return NGX_DECLINED;
     }
 
-    ngx_hex_dump(hex, md, NGX_HTTP_CDM_STOP_HASH_LEN);
+    ngx_http_cdm_stop_hex_dump(hex, md, NGX_HTTP_CDM_STOP_HASH_LEN);
 
     p = line->data + parts[1].len + sizeof(",\"hash\":\"") - 1;
 

@@ -19,6 +19,9 @@
 #define ngx_http_cdm_stop_is_plain(c)                                         \
     (ngx_http_cdm_stop_text_plain[(c) >> 5] & ((uint32_t) 1 << ((c) & 0x1f)))
 
+#define ngx_http_cdm_stop_put_hex(dst, c)                                     \
+    ngx_memcpy(dst, ngx_http_cdm_stop_text_hex + 2 * (size_t) (c), 2)
+
 
 static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
 static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
@@ -43,6 +46,27 @@ static uint32_t  ngx_http_cdm_stop_text_plain[] = {
     0x00000000,
     0x00000000
 };
+
+
+/* two digits for each byte */
+
+static u_char  ngx_http_cdm_stop_text_hex[] =
+    "000102030405060708090a0b0c0d0e0f"
+    "101112131415161718191a1b1c1d1e1f"
+    "202122232425262728292a2b2c2d2e2f"
+    "303132333435363738393a3b3c3d3e3f"
+    "404142434445464748494a4b4c4d4e4f"
+    "505152535455565758595a5b5c5d5e5f"
+    "606162636465666768696a6b6c6d6e6f"
+    "707172737475767778797a7b7c7d7e7f"
+    "808182838485868788898a8b8c8d8e8f"
+    "909192939495969798999a9b9c9d9e9f"
+    "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf"
+    "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf"
+    "c0c1c2c3c4c5c6c7c8c9cacbcccdcecf"
+    "d0d1d2d3d4d5d6d7d8d9dadbdcdddedf"
+    "e0e1e2e3e4e5e6e7e8e9eaebecedeeef"
+    "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff";
 
 
 uint32_t
@@ -191,6 +215,31 @@ ngx_http_cdm_stop_text_unsafe(uint32_t c)
     return c == 0x61c || c == 0x200e || c == 0x200f
            || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069)
            || c == 0xfeff;
+}
+
+
+u_char *
+ngx_http_cdm_stop_hex_dump(u_char *dst, u_char *src, size_t len)
+{
+    /* ids and hashes are of four bytes or a multiple of that */
+
+    while (len >= 4) {
+        ngx_http_cdm_stop_put_hex(dst, src[0]);
+        ngx_http_cdm_stop_put_hex(dst + 2, src[1]);
+        ngx_http_cdm_stop_put_hex(dst + 4, src[2]);
+        ngx_http_cdm_stop_put_hex(dst + 6, src[3]);
+
+        dst += 8;
+        src += 4;
+        len -= 4;
+    }
+
+    while (len--) {
+        ngx_http_cdm_stop_put_hex(dst, *src++);
+        dst += 2;
+    }
+
+    return dst;
 }
 
 

@@ -57,7 +57,8 @@ ngx_http_cdm_stop_verified_key(ngx_shm_zone_t *shm_zone, u_char *digest,
     rc = ngx_http_cdm_stop_mac(zone->mac, token, 1, md);
 
     if (rc == NGX_OK) {
-        ngx_hex_dump(fp, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
+        ngx_http_cdm_stop_hex_dump(fp, md,
+                                   NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
 
         parts[0].data = digest;
         parts[0].len = NGX_HTTP_CDM_STOP_DIGEST_LEN;

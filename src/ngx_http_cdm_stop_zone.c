@@ -423,7 +423,7 @@ ngx_http_cdm_stop_token_fingerprint(ngx_shm_zone_t *zone, ngx_str_t *token,
         return NGX_ERROR;
     }
 
-    ngx_hex_dump(dst, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
+    ngx_http_cdm_stop_hex_dump(dst, md, NGX_HTTP_CDM_STOP_FINGERPRINT_LEN / 2);
 
     return NGX_OK;
 }

@@ -8,8 +8,9 @@
  * Texts of strangers on their way into a record.  An input is: a bound, the
  * length of a secret, the secret, and the text.  Decoding agrees with the
  * table of well-formed sequences in the Unicode Standard; what is escaped is
- * the inside of one JSON string that says the same, within its bound; and a
- * redacted text has no piece of the secret.
+ * the inside of one JSON string that says the same, within its bound; a
+ * redacted text has no piece of the secret; and digits are those that the C
+ * library writes.
  */
 
 
@@ -28,6 +29,7 @@ static void escape(ngx_str_t *text, size_t max);
 static u_char *expected(ngx_str_t *text, size_t max, u_char *dst);
 static void check_escaped(u_char *start, u_char *last);
 static void redact(ngx_str_t *text, ngx_str_t *secret);
+static void hex(ngx_str_t *text);
 static void require(ngx_uint_t holds, const char *what);
 
 
@@ -62,6 +64,7 @@ LLVMFuzzerTestOneInput(const u_char *data, size_t size)
     escape(&text, max);
     escape(&text, text.len);
     escape(&text, 10000);
+    hex(&text);
 
     redact(&text, &secret);
     escape(&text, max);
@@ -308,6 +311,31 @@ redact(ngx_str_t *text, ngx_str_t *secret)
             "once is enough");
 
     free(before);
+}
+
+
+static void
+hex(ngx_str_t *text)
+{
+    char     want[3];
+    size_t   i;
+    u_char  *buf;
+
+    /* of its size exactly, for a byte written behind it to be seen */
+
+    buf = malloc(text->len ? 2 * text->len : 1);
+    require(buf != NULL, "memory");
+
+    require(ngx_http_cdm_stop_hex_dump(buf, text->data, text->len)
+            == buf + 2 * text->len,
+            "two digits a byte");
+
+    for (i = 0; i < text->len; i++) {
+        sprintf(want, "%02x", text->data[i]);
+        require(memcmp(buf + 2 * i, want, 2) == 0, "those of the byte");
+    }
+
+    free(buf);
 }
 
 
