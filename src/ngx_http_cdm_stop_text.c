@@ -23,6 +23,11 @@
     ngx_memcpy(dst, ngx_http_cdm_stop_text_hex + 2 * (size_t) (c), 2)
 
 
+static u_char *ngx_http_cdm_stop_json_rest(u_char *dst, u_char *end,
+    ngx_str_t *src, size_t n, size_t max);
+static size_t ngx_http_cdm_stop_copy_plain(u_char *dst, u_char *src,
+    size_t len);
+static ngx_uint_t ngx_http_cdm_stop_any_special(uint64_t eight);
 static ngx_uint_t ngx_http_cdm_stop_token_char(u_char c);
 static ngx_uint_t ngx_http_cdm_stop_looks_secret(u_char *p, size_t len);
 static void ngx_http_cdm_stop_redact_pieces(ngx_str_t *text,
@@ -131,37 +136,50 @@ u_char *
 ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
     size_t max)
 {
-    size_t      n;
+    size_t  n;
+
+    n = ngx_min(src->len, max);
+    n = ngx_http_cdm_stop_copy_plain(dst, src->data,
+                                     ngx_min(n, (size_t) (end - dst)));
+
+    /* most texts are plain as a whole */
+
+    if (n == src->len) {
+        return dst + n;
+    }
+
+    return ngx_http_cdm_stop_json_rest(dst + n, end, src, n, max);
+}
+
+
+/* what is behind the first n bytes */
+
+static u_char *
+ngx_http_cdm_stop_json_rest(u_char *dst, u_char *end, ngx_str_t *src,
+    size_t n, size_t max)
+{
     u_char     *p, *start, *last, *stop;
     uint32_t    c;
 
-    if (src->len == 0) {
-        return dst;
-    }
-
-    p = src->data;
-    last = p + src->len;
-    stop = (src->len > max) ? p + max : last;
+    p = src->data + n;
+    last = src->data + src->len;
+    stop = (src->len > max) ? src->data + max : last;
 
     while (p < stop) {
 
-        start = p;
+        n = ngx_http_cdm_stop_copy_plain(dst, p, ngx_min(stop - p, end - dst));
 
-        while (p < stop && ngx_http_cdm_stop_is_plain(*p)) {
-            p++;
-        }
-
-        if (p > start) {
-            n = p - start;
-
-            if ((size_t) (end - dst) < n) {
-                return NULL;
-            }
-
-            dst = ngx_cpymem(dst, start, n);
+        if (n) {
+            p += n;
+            dst += n;
             continue;
         }
 
+        if (ngx_http_cdm_stop_is_plain(*p)) {
+            return NULL;
+        }
+
+        start = p;
         c = ngx_http_cdm_stop_utf8_decode(&p, last);
 
         if (p > stop) {
@@ -200,6 +218,73 @@ ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
     }
 
     return dst;
+}
+
+
+/*
+ * Copies what stands for itself, up to len bytes, and returns how much that
+ * was: eight bytes at a time, and what is left of less than eight together
+ * with some of those before it.
+ */
+
+static size_t
+ngx_http_cdm_stop_copy_plain(u_char *dst, u_char *src, size_t len)
+{
+    size_t    i;
+    uint64_t  eight;
+
+    for (i = 0; len - i >= 8; i += 8) {
+        ngx_memcpy(&eight, src + i, 8);
+
+        if (ngx_http_cdm_stop_any_special(eight)) {
+            goto single;
+        }
+
+        ngx_memcpy(dst + i, &eight, 8);
+    }
+
+    if (i && i < len) {
+        ngx_memcpy(&eight, src + len - 8, 8);
+
+        if (!ngx_http_cdm_stop_any_special(eight)) {
+            ngx_memcpy(dst + len - 8, &eight, 8);
+            return len;
+        }
+    }
+
+single:
+
+    while (i < len && ngx_http_cdm_stop_is_plain(src[i])) {
+        dst[i] = src[i];
+        i++;
+    }
+
+    return i;
+}
+
+
+/*
+ * Whether any of eight bytes does not stand for itself: the first bit of a
+ * byte is set by the subtraction of 0x20 from less than that, by that of 1
+ * from 0, which a quote or a backslash is made, and by the addition of 1 to
+ * 0x7f, or it was set before.  What is carried over into another byte comes
+ * from one that is such.
+ */
+
+static ngx_uint_t
+ngx_http_cdm_stop_any_special(uint64_t eight)
+{
+    uint64_t  ones, set;
+
+    ones = 0x0101010101010101;
+
+    set = eight
+          | (eight - 0x20 * ones)
+          | ((eight ^ ('"' * ones)) - ones)
+          | ((eight ^ ('\\' * ones)) - ones)
+          | (eight + ones);
+
+    return (set & (0x80 * ones)) != 0;
 }
 
 
