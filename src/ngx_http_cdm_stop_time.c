@@ -20,6 +20,15 @@ static u_char *ngx_http_cdm_stop_digits(u_char *p, ngx_uint_t n,
     size_t digits, u_char end);
 
 
+/*
+ * A time up to its seconds, which most of the next ones share.  Only a
+ * worker's main thread, or the master, writes times.
+ */
+
+static time_t  ngx_http_cdm_stop_text_sec;
+static u_char  ngx_http_cdm_stop_text_time[] = "1970-01-01T00:00:00.";
+
+
 int64_t
 ngx_http_cdm_stop_now(void)
 {
@@ -234,16 +243,28 @@ ngx_http_cdm_stop_parse_char(u_char **p, u_char *last, u_char c)
 u_char *
 ngx_http_cdm_stop_time_text(u_char *p, time_t sec, ngx_uint_t msec)
 {
-    ngx_tm_t  tm;
+    u_char    *t;
+    ngx_tm_t   tm;
 
-    ngx_gmtime(sec, &tm);
+    if (sec != ngx_http_cdm_stop_text_sec) {
 
-    p = ngx_http_cdm_stop_digits(p, tm.ngx_tm_year, 4, '-');
-    p = ngx_http_cdm_stop_digits(p, tm.ngx_tm_mon, 2, '-');
-    p = ngx_http_cdm_stop_digits(p, tm.ngx_tm_mday, 2, 'T');
-    p = ngx_http_cdm_stop_digits(p, tm.ngx_tm_hour, 2, ':');
-    p = ngx_http_cdm_stop_digits(p, tm.ngx_tm_min, 2, ':');
-    p = ngx_http_cdm_stop_digits(p, tm.ngx_tm_sec, 2, '.');
+        ngx_gmtime(sec, &tm);
+
+        t = ngx_http_cdm_stop_text_time;
+
+        t = ngx_http_cdm_stop_digits(t, tm.ngx_tm_year, 4, '-');
+        t = ngx_http_cdm_stop_digits(t, tm.ngx_tm_mon, 2, '-');
+        t = ngx_http_cdm_stop_digits(t, tm.ngx_tm_mday, 2, 'T');
+        t = ngx_http_cdm_stop_digits(t, tm.ngx_tm_hour, 2, ':');
+        t = ngx_http_cdm_stop_digits(t, tm.ngx_tm_min, 2, ':');
+
+        (void) ngx_http_cdm_stop_digits(t, tm.ngx_tm_sec, 2, '.');
+
+        ngx_http_cdm_stop_text_sec = sec;
+    }
+
+    p = ngx_cpymem(p, ngx_http_cdm_stop_text_time,
+                   sizeof(ngx_http_cdm_stop_text_time) - 1);
 
     return ngx_http_cdm_stop_digits(p, msec, 3, 'Z');
 }
