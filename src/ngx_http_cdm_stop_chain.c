@@ -24,6 +24,14 @@
 #define ngx_http_cdm_stop_is_syslog(name)                                     \
     (ngx_strncmp((name)->data, "syslog:", sizeof("syslog:") - 1) == 0)
 
+/* a literal so that it ends before p, which is then where it begins */
+
+#define ngx_http_cdm_stop_put_before(p, text)                                 \
+    do {                                                                      \
+        p -= sizeof(text) - 1;                                                \
+        ngx_memcpy(p, text, sizeof(text) - 1);                                \
+    } while (0)
+
 
 static ngx_open_file_t *ngx_http_cdm_stop_chain_file(ngx_conf_t *cf,
     ngx_str_t *name, ngx_uint_t is_file);
@@ -340,7 +348,7 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
 {
     u_char                    *p, *last;
-    ngx_str_t                  parts[2];
+    ngx_str_t                  text;
     ngx_http_cdm_stop_head_t   head;
 
     /* whoever was killed behind the store of the head left this undone */
@@ -357,12 +365,13 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
 
     /* the first record of a chain has 32 zero bytes before it */
 
-    parts[0].data = head.hash;
-    parts[0].len = NGX_HTTP_CDM_STOP_HASH_LEN;
-    parts[1].data = p;
-    parts[1].len = rec->pos - p;
+    ngx_memcpy(p - NGX_HTTP_CDM_STOP_HASH_LEN, head.hash,
+               NGX_HTTP_CDM_STOP_HASH_LEN);
 
-    if (ngx_http_cdm_stop_mac(chain->mac, parts, 2, head.hash) != NGX_OK) {
+    text.data = p - NGX_HTTP_CDM_STOP_HASH_LEN;
+    text.len = rec->pos - text.data;
+
+    if (ngx_http_cdm_stop_mac(chain->mac, &text, 1, head.hash) != NGX_OK) {
         ngx_set_errno(0);
         return NGX_ERROR;
     }
@@ -422,7 +431,7 @@ ngx_http_cdm_stop_chain_ready(ngx_http_cdm_stop_chain_t *chain,
     size_t           len;
     ngx_file_info_t  fi;
 
-    len = NGX_HTTP_CDM_STOP_RECORD_HEAD + (rec->pos - rec->start)
+    len = NGX_HTTP_CDM_STOP_RECORD_LINK + (rec->pos - rec->start)
           + NGX_HTTP_CDM_STOP_RECORD_TAIL;
 
     if (ngx_http_cdm_stop_file_ready(chain, len, &fi, log) != NGX_OK
@@ -443,21 +452,31 @@ u_char *
 ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_head_t *head, ngx_http_cdm_stop_record_t *rec)
 {
-    u_char  *p, buf[NGX_HTTP_CDM_STOP_RECORD_HEAD];
+    u_char  *p;
 
-    p = ngx_sprintf(buf, "{\"v\":1,\"chain\":\"%*s\",\"seq\":%uL,\"prev\":\"",
-                    (size_t) NGX_HTTP_CDM_STOP_CHAIN_ID_LEN, chain->sh->id,
-                    head->seq + 1);
-    p = ngx_http_cdm_stop_hex_dump(p, head->hash, NGX_HTTP_CDM_STOP_HASH_LEN);
-    *p++ = '"';
+    p = rec->start;
 
     if (head->torn) {
-        p = ngx_sprintf(p, ",\"torn\":%uz", head->torn);
+        p = ngx_http_cdm_stop_digits_before(p, head->torn);
+        ngx_http_cdm_stop_put_before(p, ",\"torn\":");
     }
 
-    ngx_memcpy(rec->start - (p - buf), buf, p - buf);
+    ngx_http_cdm_stop_put_before(p, "\"");
 
-    return rec->start - (p - buf);
+    p -= 2 * NGX_HTTP_CDM_STOP_HASH_LEN;
+    (void) ngx_http_cdm_stop_hex_dump(p, head->hash,
+                                      NGX_HTTP_CDM_STOP_HASH_LEN);
+
+    ngx_http_cdm_stop_put_before(p, ",\"prev\":\"");
+    p = ngx_http_cdm_stop_digits_before(p, head->seq + 1);
+    ngx_http_cdm_stop_put_before(p, "\",\"seq\":");
+
+    p -= NGX_HTTP_CDM_STOP_CHAIN_ID_LEN;
+    ngx_memcpy(p, chain->sh->id, NGX_HTTP_CDM_STOP_CHAIN_ID_LEN);
+
+    ngx_http_cdm_stop_put_before(p, "{\"v\":1,\"chain\":\"");
+
+    return p;
 }
 
 

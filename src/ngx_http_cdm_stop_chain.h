@@ -26,9 +26,12 @@
 
 /*
  * What is kept free before a record, for the line break that a torn line
- * lacks and the members of the chain, and behind it, for its hash.
+ * lacks and the members of the chain, and behind it, for its hash.  The hash
+ * of the record before is put there as well, for both to be hashed at once.
  */
 #define NGX_HTTP_CDM_STOP_RECORD_HEAD                                         \
+    (NGX_HTTP_CDM_STOP_HASH_LEN + NGX_HTTP_CDM_STOP_RECORD_LINK)
+#define NGX_HTTP_CDM_STOP_RECORD_LINK                                         \
     (sizeof("\n{\"v\":1,\"chain\":\"\",\"seq\":,\"prev\":\"\",\"torn\":") - 1 \
      + NGX_HTTP_CDM_STOP_CHAIN_ID_LEN + NGX_INT64_LEN                         \
      + 2 * NGX_HTTP_CDM_STOP_HASH_LEN + NGX_INT64_LEN)

@@ -37,7 +37,7 @@ ngx_http_cdm_stop_syslog_add(ngx_conf_t *cf, ngx_http_cdm_stop_chain_t *chain)
     }
 
     syslog->buf = ngx_pnalloc(cf->pool, NGX_HTTP_CDM_STOP_SYSLOG_HEADER
-                                        + NGX_HTTP_CDM_STOP_RECORD_HEAD
+                                        + NGX_HTTP_CDM_STOP_RECORD_LINK
                                         + NGX_HTTP_CDM_STOP_RECORD_LEN
                                         + NGX_HTTP_CDM_STOP_RECORD_TAIL);
     if (syslog->buf == NULL) {

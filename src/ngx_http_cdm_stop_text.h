@@ -51,6 +51,22 @@ u_char *ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
 u_char *ngx_http_cdm_stop_hex_dump(u_char *dst, u_char *src, size_t len);
 
 /*
+ * Writes a number so that it ends before p, and returns where it begins: it
+ * takes up to NGX_INT64_LEN bytes.
+ */
+static ngx_inline u_char *
+ngx_http_cdm_stop_digits_before(u_char *p, uint64_t n)
+{
+    do {
+        *--p = (u_char) ('0' + n % 10);
+        n /= 10;
+    } while (n);
+
+    return p;
+}
+
+
+/*
  * Overwrites in place what looks like a credential in a message of CDM or
  * IAM: signatures, access keys, long runs with the look of a token, and every
  * piece of 8 or more bytes of the given secret, as it is or escaped as in a
