@@ -60,13 +60,13 @@ static void ngx_http_cdm_stop_record_int(ngx_http_cdm_stop_record_t *rec,
 
 #define ngx_http_cdm_stop_record_text(rec, key, value, max)                   \
     do {                                                                      \
-        ngx_http_cdm_stop_record_literal(rec, ",\"" key "\":");               \
+        ngx_http_cdm_stop_record_literal(rec, ",\"" key "\":\"");             \
         ngx_http_cdm_stop_record_string(rec, value, max);                     \
     } while (0)
 
-/* digits and dashes, of which none is escaped */
+/* ids, and names of the module's own, of which no byte is escaped */
 
-#define ngx_http_cdm_stop_record_hex(rec, key, p, len)                        \
+#define ngx_http_cdm_stop_record_plain(rec, key, p, len)                      \
     do {                                                                      \
         ngx_http_cdm_stop_record_literal(rec, ",\"" key "\":\"");             \
         ngx_http_cdm_stop_record_raw(rec, p, len);                            \
@@ -275,12 +275,12 @@ ngx_http_cdm_stop_record_target(ngx_http_cdm_stop_record_t *rec,
     ngx_str_t   path;
 
     if (ctx->target.job.len) {
-        ngx_http_cdm_stop_record_hex(rec, "project_id",
-                                     ctx->target.project.data,
-                                     NGX_HTTP_CDM_STOP_PROJECT_LEN);
-        ngx_http_cdm_stop_record_hex(rec, "cluster_id",
-                                     ctx->target.cluster.data,
-                                     NGX_HTTP_CDM_STOP_CLUSTER_LEN);
+        ngx_http_cdm_stop_record_plain(rec, "project_id",
+                                       ctx->target.project.data,
+                                       NGX_HTTP_CDM_STOP_PROJECT_LEN);
+        ngx_http_cdm_stop_record_plain(rec, "cluster_id",
+                                       ctx->target.cluster.data,
+                                       NGX_HTTP_CDM_STOP_CLUSTER_LEN);
 
         /* a name that was cut would not tell which job it was */
 
@@ -397,7 +397,7 @@ ngx_http_cdm_stop_record_identity(ngx_http_cdm_stop_record_t *rec,
 
     /* names may be those of another domain: its id tells */
 
-    ngx_http_cdm_stop_record_literal(rec, ",\"user\":{\"id\":");
+    ngx_http_cdm_stop_record_literal(rec, ",\"user\":{\"id\":\"");
     ngx_http_cdm_stop_record_string(rec, &caller->user_id,
                                     NGX_HTTP_CDM_STOP_FIELD);
     ngx_http_cdm_stop_record_text(rec, "name", &caller->user,
@@ -431,6 +431,8 @@ ngx_http_cdm_stop_record_roles(ngx_http_cdm_stop_record_t *rec,
         if (i) {
             ngx_http_cdm_stop_record_literal(rec, ",");
         }
+
+        ngx_http_cdm_stop_record_literal(rec, "\"");
 
         len += ngx_min(role[i].len, NGX_HTTP_CDM_STOP_FIELD);
 
@@ -467,7 +469,8 @@ ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
     decision = (ctx->decision == NGX_HTTP_CDM_STOP_DECISION_ALLOW) ? &allow
                                                                    : &deny;
 
-    ngx_http_cdm_stop_record_text(rec, "decision", decision, decision->len);
+    ngx_http_cdm_stop_record_plain(rec, "decision", decision->data,
+                                   decision->len);
 
     if (ctx->rule.len) {
         ngx_http_cdm_stop_record_text(rec, "rule", &ctx->rule, ctx->rule.len);
@@ -484,7 +487,8 @@ ngx_http_cdm_stop_record_decision(ngx_http_cdm_stop_record_t *rec,
 
     if (ctx->waived && ctx->error == NULL) {
         code = (ngx_str_t *) &ctx->waived->code;
-        ngx_http_cdm_stop_record_text(rec, "error_code", code, code->len);
+        ngx_http_cdm_stop_record_plain(rec, "error_code", code->data,
+                                       code->len);
     }
 }
 
@@ -524,13 +528,13 @@ ngx_http_cdm_stop_record_tokens(ngx_http_cdm_stop_record_t *rec,
     }
 
     if (ctx->caller_token.len) {
-        ngx_http_cdm_stop_record_hex(rec, "client_token", ctx->caller_fp,
-                                     sizeof(ctx->caller_fp));
+        ngx_http_cdm_stop_record_plain(rec, "client_token", ctx->caller_fp,
+                                       sizeof(ctx->caller_fp));
     }
 
     if (ctx->injected) {
-        ngx_http_cdm_stop_record_hex(rec, "injected_token", ctx->token_fp,
-                                     sizeof(ctx->token_fp));
+        ngx_http_cdm_stop_record_plain(rec, "injected_token", ctx->token_fp,
+                                       sizeof(ctx->token_fp));
         ngx_http_cdm_stop_record_number(rec, "token_generation",
                                         ctx->generation);
     }
@@ -560,8 +564,8 @@ ngx_http_cdm_stop_record_sent(ngx_http_cdm_stop_record_t *rec,
         return;
     }
 
-    ngx_http_cdm_stop_record_hex(rec, "client_token", ctx->caller_fp,
-                                 sizeof(ctx->caller_fp));
+    ngx_http_cdm_stop_record_plain(rec, "client_token", ctx->caller_fp,
+                                   sizeof(ctx->caller_fp));
 }
 
 
@@ -575,7 +579,8 @@ ngx_http_cdm_stop_record_answer(ngx_http_cdm_stop_record_t *rec,
 
     if (ctx->error) {
         name = (ngx_str_t *) &ctx->error->code;
-        ngx_http_cdm_stop_record_text(rec, "error_code", name, name->len);
+        ngx_http_cdm_stop_record_plain(rec, "error_code", name->data,
+                                       name->len);
     }
 
     if (ctx->upstream_name.len) {
@@ -595,7 +600,7 @@ ngx_http_cdm_stop_record_answer(ngx_http_cdm_stop_record_t *rec,
     }
 
     name = ngx_http_cdm_stop_verdict_name(ctx->verdict.verdict);
-    ngx_http_cdm_stop_record_text(rec, "verdict", name, name->len);
+    ngx_http_cdm_stop_record_plain(rec, "verdict", name->data, name->len);
 
     if (ctx->verdict.code.len) {
         ngx_http_cdm_stop_record_text(rec, "cdm_code", &ctx->verdict.code,
@@ -641,6 +646,8 @@ ngx_http_cdm_stop_record_raw(ngx_http_cdm_stop_record_t *rec, const void *p,
 }
 
 
+/* a string behind its opening quote */
+
 static void
 ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
     ngx_str_t *value, size_t max)
@@ -649,12 +656,10 @@ ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
         return;
     }
 
-    if (rec->end - rec->pos < 2) {
+    if (rec->pos == rec->end) {
         rec->pos = NULL;
         return;
     }
-
-    *rec->pos++ = '"';
 
     /* room for the closing quote is kept */
 
@@ -669,20 +674,27 @@ ngx_http_cdm_stop_record_string(ngx_http_cdm_stop_record_t *rec,
 static void
 ngx_http_cdm_stop_record_int(ngx_http_cdm_stop_record_t *rec, int64_t value)
 {
-    u_char    *p, buf[NGX_INT64_LEN];
-    uint64_t   n;
-
-    p = buf + sizeof(buf);
-    n = (value < 0) ? 0 - (uint64_t) value : (uint64_t) value;
-
-    do {
-        *--p = (u_char) ('0' + n % 10);
-        n /= 10;
-    } while (n);
+    size_t    len;
+    uint64_t  n, rest;
 
     if (value < 0) {
-        *--p = '-';
+        ngx_http_cdm_stop_record_literal(rec, "-");
     }
 
-    ngx_http_cdm_stop_record_raw(rec, p, buf + sizeof(buf) - p);
+    n = (value < 0) ? 0 - (uint64_t) value : (uint64_t) value;
+
+    len = 1;
+
+    for (rest = n; rest > 9; rest /= 10) {
+        len++;
+    }
+
+    if (rec->pos == NULL || (size_t) (rec->end - rec->pos) < len) {
+        rec->pos = NULL;
+        return;
+    }
+
+    rec->pos += len;
+
+    (void) ngx_http_cdm_stop_digits_before(rec->pos, n);
 }
