@@ -7,7 +7,9 @@
 /*
  * The times of IAM.  What is parsed is parsed again by another way, with the
  * calendar of the C library; and each time that the first eight bytes of an
- * input stand for is read back as it was written, in every zone.
+ * input stand for is read back as it was written, in every zone.  Records have
+ * such times, too: each is what the C library writes, whatever time was
+ * written before.
  */
 
 
@@ -23,6 +25,7 @@ static int64_t reference(const u_char *p, size_t len);
 static int64_t fraction(const u_char *p, size_t len, int64_t t);
 static int number(const u_char *p, size_t digits);
 static void round_trip(const u_char *p);
+static void written_time(int64_t t);
 static void require(ngx_uint_t holds, const char *what);
 
 
@@ -200,6 +203,31 @@ round_trip(const u_char *p)
 
     require(ngx_http_cdm_stop_parse_time((u_char *) written, strlen(written))
             == t, "a time is read as it was written");
+
+    /* another second, the same one, and the one behind it */
+
+    written_time(t);
+    written_time(t - t % 1000 + p[8] + p[9]);
+    written_time(t + 1000);
+}
+
+
+static void
+written_time(int64_t t)
+{
+    char        want[64];
+    u_char      text[24];
+    time_t      sec;
+    struct tm   tm;
+
+    sec = t / 1000;
+    gmtime_r(&sec, &tm);
+    strftime(want, sizeof(want), "%Y-%m-%dT%H:%M:%S", &tm);
+    sprintf(want + strlen(want), ".%03dZ", (int) (t % 1000));
+
+    require(ngx_http_cdm_stop_time_text(text, sec, t % 1000)
+            == text + sizeof(text), "a time has 24 bytes");
+    require(memcmp(text, want, sizeof(text)) == 0, "a time of a record");
 }
 
 
