@@ -274,17 +274,16 @@ single:
 static ngx_uint_t
 ngx_http_cdm_stop_any_special(uint64_t eight)
 {
-    uint64_t  ones, set;
+    uint64_t  one, quote, backslash, set;
 
-    ones = 0x0101010101010101;
+    one = NGX_HTTP_CDM_STOP_BYTES(1);
+    quote = eight ^ NGX_HTTP_CDM_STOP_BYTES('"');
+    backslash = eight ^ NGX_HTTP_CDM_STOP_BYTES('\\');
 
-    set = eight
-          | (eight - 0x20 * ones)
-          | ((eight ^ ('"' * ones)) - ones)
-          | ((eight ^ ('\\' * ones)) - ones)
-          | (eight + ones);
+    set = eight | (eight - NGX_HTTP_CDM_STOP_BYTES(0x20))
+          | (quote - one) | (backslash - one) | (eight + one);
 
-    return (set & (0x80 * ones)) != 0;
+    return (set & NGX_HTTP_CDM_STOP_BYTES(0x80)) != 0;
 }
 
 
