@@ -37,8 +37,6 @@ static void ngx_http_cdm_stop_count_last(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
 static void ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_uint_t status);
-static size_t ngx_http_cdm_stop_count_text(u_char *dst, size_t size,
-    ngx_str_t *src);
 static int64_t ngx_http_cdm_stop_count_clock(void);
 
 
@@ -280,13 +278,13 @@ ngx_http_cdm_stop_count_insert(ngx_http_cdm_stop_stats_sh_t *sh,
     rule->by_rule = labels->by_rule;
     rule->by_policy = labels->by_policy;
 
-    rule->server_len = ngx_http_cdm_stop_count_text(rule->server,
+    rule->server_len = ngx_http_cdm_stop_text_cut(rule->server,
                                     NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[0]);
-    rule->location_len = ngx_http_cdm_stop_count_text(rule->location,
+    rule->location_len = ngx_http_cdm_stop_text_cut(rule->location,
                                     NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[1]);
-    rule->policy_len = ngx_http_cdm_stop_count_text(rule->policy,
+    rule->policy_len = ngx_http_cdm_stop_text_cut(rule->policy,
                                     NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[2]);
-    rule->rule_len = ngx_http_cdm_stop_count_text(rule->rule,
+    rule->rule_len = ngx_http_cdm_stop_text_cut(rule->rule,
                                     NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[3]);
 
     ngx_memory_barrier();
@@ -598,7 +596,7 @@ ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
 
     p = last->text;
 
-    last->job_len = ngx_http_cdm_stop_count_text(p, NGX_HTTP_CDM_STOP_JOB_LEN,
+    last->job_len = ngx_http_cdm_stop_text_cut(p, NGX_HTTP_CDM_STOP_JOB_LEN,
                                                  &ctx->target.job);
     if (last->job_len) {
         ngx_memcpy(last->project, ctx->target.project.data,
@@ -608,16 +606,16 @@ ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
     }
 
     p += last->job_len;
-    last->principal_len = ngx_http_cdm_stop_count_text(p,
+    last->principal_len = ngx_http_cdm_stop_text_cut(p,
                       NGX_HTTP_CDM_STOP_KEPT_LEN, &ctx->caller.principal);
     p += last->principal_len;
-    last->location_len = ngx_http_cdm_stop_count_text(p,
+    last->location_len = ngx_http_cdm_stop_text_cut(p,
                       NGX_HTTP_CDM_STOP_LABEL_LEN, &ctx->conf->label);
     p += last->location_len;
-    last->rule_len = ngx_http_cdm_stop_count_text(p,
+    last->rule_len = ngx_http_cdm_stop_text_cut(p,
                       NGX_HTTP_CDM_STOP_LABEL_LEN, &ctx->rule);
     p += last->rule_len;
-    last->reason_len = ngx_http_cdm_stop_count_text(p,
+    last->reason_len = ngx_http_cdm_stop_text_cut(p,
                       NGX_HTTP_CDM_STOP_REASON_LEN, &ctx->reason);
     p += last->reason_len;
 
@@ -630,34 +628,8 @@ ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
         code = ctx->waived->code;
     }
 
-    last->code_len = ngx_http_cdm_stop_count_text(p,
+    last->code_len = ngx_http_cdm_stop_text_cut(p,
                       NGX_HTTP_CDM_STOP_CODE_LEN, &code);
-}
-
-
-/* as much as there is room for, not cut within a character */
-
-static size_t
-ngx_http_cdm_stop_count_text(u_char *dst, size_t size, ngx_str_t *src)
-{
-    size_t  len;
-
-    len = src->len;
-
-    if (len > size) {
-
-        len = size;
-
-        while (len && (src->data[len] & 0xc0) == 0x80) {
-            len--;
-        }
-    }
-
-    if (len) {
-        ngx_memcpy(dst, src->data, len);
-    }
-
-    return len;
 }
 
 

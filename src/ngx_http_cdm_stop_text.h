@@ -45,6 +45,12 @@ u_char *ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
     size_t max);
 
 /*
+ * Copies as much of src as there is room for, not cut within a character, and
+ * returns how much that was.
+ */
+size_t ngx_http_cdm_stop_text_cut(u_char *dst, size_t size, ngx_str_t *src);
+
+/*
  * Writes 2 * len lowercase hexadecimal digits and returns their end, as
  * ngx_hex_dump() does, which takes three times longer.
  */
