@@ -15,6 +15,7 @@
 #include "ngx_http_cdm_stop_chain.h"
 #include "ngx_http_cdm_stop_held.h"
 #include "ngx_http_cdm_stop_iam.h"
+#include "ngx_http_cdm_stop_regular.h"
 #include "ngx_http_cdm_stop_target.h"
 #include "ngx_http_cdm_stop_text.h"
 #include "ngx_http_cdm_stop_time.h"
@@ -191,6 +192,7 @@ typedef struct {
     size_t                          random_left;
     u_char                          random[NGX_HTTP_CDM_STOP_RANDOM];
     ngx_http_cdm_stop_held_t        held[NGX_HTTP_CDM_STOP_HELD];
+    ngx_http_cdm_stop_regulars_t   *regulars;   /* NULL: none so far */
     ngx_http_cdm_stop_worker_stats_t *stats;    /* in shared memory, or NULL */
     u_char                          facts[NGX_HTTP_CDM_STOP_FACTS_LEN];
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
@@ -296,6 +298,7 @@ struct ngx_http_cdm_stop_ctx_s {
     /* credentials */
 
     ngx_str_t                       caller_token;
+    ngx_http_cdm_stop_regular_t    *regular;    /* where it was, or NULL */
     ngx_http_cdm_stop_caller_t      caller;
     ngx_http_cdm_stop_decision_e    decision;
     ngx_str_t                       rule;       /* empty is by default */
@@ -440,11 +443,13 @@ ngx_int_t ngx_http_cdm_stop_add_variables(ngx_conf_t *cf);
 /* headers */
 
 /*
- * Looks for the caller's X-Auth-Token.  Returns NGX_OK and fills token (len 0
- * if there is none), or NGX_DECLINED if it is sent twice or is not legal.
+ * Looks for the caller's X-Auth-Token.  Returns NGX_OK and fills
+ * ctx->caller_token (len 0 if there is none) and, of one that the worker
+ * holds, what goes with it; or NGX_DECLINED if it is sent twice or is not
+ * legal.
  */
 ngx_int_t ngx_http_cdm_stop_caller_token(ngx_http_request_t *r,
-    ngx_str_t *token);
+    ngx_http_cdm_stop_ctx_t *ctx);
 
 /*
  * Puts a mark before the headers of the request, so that the gate can tell,

@@ -209,7 +209,7 @@ ngx_http_cdm_stop_decide(ngx_http_request_t *r,
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_bad_method);
     }
 
-    if (ngx_http_cdm_stop_caller_token(r, &ctx->caller_token) != NGX_OK) {
+    if (ngx_http_cdm_stop_caller_token(r, ctx) != NGX_OK) {
         ngx_str_null(&ctx->caller_token);
         return ngx_http_cdm_stop_refuse(r, ctx, &ngx_http_cdm_stop_bad_token);
     }

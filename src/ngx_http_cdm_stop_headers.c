@@ -78,13 +78,17 @@ static ngx_http_cdm_stop_header_t  ngx_http_cdm_stop_headers_forbidden[] = {
 
 
 ngx_int_t
-ngx_http_cdm_stop_caller_token(ngx_http_request_t *r, ngx_str_t *token)
+ngx_http_cdm_stop_caller_token(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
 {
+    ngx_str_t        *token;
     ngx_uint_t        i, n;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
     n = 0;
+    token = &ctx->caller_token;
+
     ngx_str_null(token);
 
     part = &r->headers_in.headers.part;
@@ -116,7 +120,15 @@ ngx_http_cdm_stop_caller_token(ngx_http_request_t *r, ngx_str_t *token)
         return NGX_OK;
     }
 
-    if (n > 1 || !ngx_http_cdm_stop_token_legal(token)) {
+    if (n > 1) {
+        return NGX_DECLINED;
+    }
+
+    /* one that the worker holds was looked at before */
+
+    if (!ngx_http_cdm_stop_regular_find(r, ctx)
+        && !ngx_http_cdm_stop_token_legal(token))
+    {
         return NGX_DECLINED;
     }
 

@@ -26,7 +26,6 @@ static ngx_http_cdm_stop_held_t *ngx_http_cdm_stop_held_find(
 static ngx_int_t ngx_http_cdm_stop_held_fill(
     ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_held_t *held,
     ngx_http_cdm_stop_key_t *key);
-static u_char *ngx_http_cdm_stop_held_page(void);
 static void ngx_http_cdm_stop_held_wipe(ngx_http_cdm_stop_held_t *held);
 static ngx_int_t ngx_http_cdm_stop_copy_token(ngx_http_request_t *r,
     ngx_http_cdm_stop_main_conf_t *cdmcf, ngx_http_cdm_stop_ctx_t *ctx);
@@ -141,7 +140,8 @@ ngx_http_cdm_stop_held_fill(ngx_http_cdm_stop_main_conf_t *cdmcf,
     }
 
     if (held->header == NULL) {
-        held->header = ngx_http_cdm_stop_held_page();
+        held->header = ngx_http_cdm_stop_hidden_pages(
+                                                  NGX_HTTP_CDM_STOP_HELD_SIZE);
 
         if (held->header == NULL) {
             return NGX_BUSY;
@@ -180,22 +180,21 @@ ngx_http_cdm_stop_held_fill(ngx_http_cdm_stop_main_conf_t *cdmcf,
 }
 
 
-static u_char *
-ngx_http_cdm_stop_held_page(void)
+void *
+ngx_http_cdm_stop_hidden_pages(size_t size)
 {
 #if defined(MADV_DONTDUMP) && defined(MAP_ANON)
 
     void  *p;
 
-    p = mmap(NULL, NGX_HTTP_CDM_STOP_HELD_SIZE, PROT_READ|PROT_WRITE,
-             MAP_PRIVATE|MAP_ANON, -1, 0);
+    p = mmap(NULL, size, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANON, -1, 0);
 
     if (p == MAP_FAILED) {
         return NULL;
     }
 
-    if (madvise(p, NGX_HTTP_CDM_STOP_HELD_SIZE, MADV_DONTDUMP) == -1) {
-        (void) munmap(p, NGX_HTTP_CDM_STOP_HELD_SIZE);
+    if (madvise(p, size, MADV_DONTDUMP) == -1) {
+        (void) munmap(p, size);
         return NULL;
     }
 

@@ -52,6 +52,12 @@ ngx_int_t ngx_http_cdm_stop_take_caller_token(ngx_http_request_t *r,
 /* the request needs it no longer: it is wiped unless it is held for others */
 void ngx_http_cdm_stop_leave_token(ngx_http_cdm_stop_ctx_t *ctx);
 
+/*
+ * Memory of size bytes, all of them 0, that no core dump has: for munmap().
+ * NULL if there is none, or nothing that keeps it out of dumps.
+ */
+void *ngx_http_cdm_stop_hidden_pages(size_t size);
+
 /* wipes what was not used since the last call and is not in use */
 void ngx_http_cdm_stop_held_expire(ngx_http_cdm_stop_held_t *held);
 

@@ -96,11 +96,12 @@ ngx_http_cdm_stop_identify(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
 
     if (!ctx->verifying) {
 
-        if (ngx_http_cdm_stop_verified_key(cdmcf->zone,
-                                           ctx->conf->identity->digest,
-                                           &ctx->caller_token, &ctx->key,
-                                           ctx->caller_fp)
-            != NGX_OK)
+        if (ctx->regular == NULL
+            && ngx_http_cdm_stop_verified_key(cdmcf->zone,
+                                              ctx->conf->identity->digest,
+                                              &ctx->caller_token, &ctx->key,
+                                              ctx->caller_fp)
+               != NGX_OK)
         {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
@@ -166,6 +167,8 @@ ngx_http_cdm_stop_identified(ngx_http_request_t *r,
         return ngx_http_cdm_stop_unidentified(r, ctx,
                                             &ngx_http_cdm_stop_other_project);
     }
+
+    ngx_http_cdm_stop_regular_keep(r, ctx);
 
     return NGX_OK;
 }

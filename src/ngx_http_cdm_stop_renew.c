@@ -62,6 +62,9 @@ ngx_http_cdm_stop_stop_renewal(void *data)
     }
 
     ngx_http_cdm_stop_held_free(cdmcf->worker->held);
+
+    ngx_http_cdm_stop_regular_free(cdmcf->worker->regulars);
+    cdmcf->worker->regulars = NULL;
 }
 
 
@@ -72,17 +75,19 @@ ngx_http_cdm_stop_renew_handler(ngx_event_t *ev)
     ngx_http_cdm_stop_key_t         keys[NGX_HTTP_CDM_STOP_LOOK_MAX];
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
-    /* a worker that is about to end leaves it to the new ones */
-
-    if (ngx_exiting || ngx_terminate) {
-        return;
-    }
-
     ngx_add_timer(ev, NGX_HTTP_CDM_STOP_LOOK_EVERY);
 
     cdmcf = ev->data;
 
     ngx_http_cdm_stop_held_expire(cdmcf->worker->held);
+    ngx_http_cdm_stop_regular_expire(cdmcf->worker->regulars);
+
+    /* a worker that is about to end leaves the rest to the new ones */
+
+    if (ngx_exiting || ngx_terminate) {
+        return;
+    }
+
     ngx_http_cdm_stop_stats_tick(cdmcf);
 
     n = ngx_http_cdm_stop_token_due(cdmcf->zone, keys,

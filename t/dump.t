@@ -10,11 +10,8 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use CdmStop::Memory qw(PIECE pieces);
 use CdmStop::Test;
-
-no warnings 'portable';
-
-use constant PIECE => 24;
 
 my $t = CdmStop::Test->new(log => 'info');
 my ($iam, $cdm) = ($t->iam, $t->cdm);
@@ -63,60 +60,6 @@ EOC
     local $ENV{LD_DEBUG} = 'bindings';
     local $ENV{LD_DEBUG_OUTPUT} = $t->path('bindings');
     $t->start;
-}
-
-# The memory of a process as [bytes, excluded from dumps].
-
-sub memory {
-    my ($pid) = @_;
-
-    open my $maps, '<', "/proc/$pid/smaps" or die "smaps of $pid: $!\n";
-    open my $mem, '<:raw', "/proc/$pid/mem" or die "memory of $pid: $!\n";
-
-    my ($range, @pages);
-
-    while (<$maps>) {
-        $range = [hex $1, hex $2, $3]
-            if /\A([0-9a-f]+)-([0-9a-f]+) (r|-)\S{3} /;
-
-        next if !/\AVmFlags:(.*)/ || $range->[2] ne 'r';
-
-        my $excluded = $1 =~ / dd\b/;
-        my ($from, $length) = ($range->[0], $range->[1] - $range->[0]);
-
-        # the map of AddressSanitizer, which holds no data; a device's page
-        next if $excluded && $length > 2**32;
-        next if $from >= 2**47 || !sysseek $mem, $from, 0;
-
-        my $bytes = '';
-        while ($length > 0) {
-            my $n = sysread $mem, my $piece, $length > 2**20 ? 2**20 : $length;
-            last if !$n;
-            $bytes .= $piece if $piece =~ /[^\0]/;
-            $length -= $n;
-        }
-
-        push @pages, [$bytes, $excluded];
-    }
-
-    return @pages;
-}
-
-# How many pieces of a secret are in dumps of a process, and beside them.
-
-sub pieces {
-    my ($pid, $secret) = @_;
-
-    my ($dumped, $excluded) = (0, 0);
-    my @pieces = unpack '(a' . PIECE . ')*', $secret;
-    pop @pieces if @pieces > 1 && length $pieces[-1] < PIECE;
-
-    for my $page (memory($pid)) {
-        my $n = grep { index($page->[0], $_) >= 0 } @pieces;
-        $page->[1] ? ($excluded += $n) : ($dumped += $n);
-    }
-
-    return ($dumped, $excluded);
 }
 
 sub all_pids { return ($t->master_pid, $t->worker_pids) }

@@ -26,7 +26,7 @@
 static void read_lines(headers_t *h, u_char *p, u_char *last);
 static ngx_uint_t is_passed(headers_t *h, ngx_str_t *name);
 static void check_names(headers_t *h);
-static ngx_uint_t take_token(headers_t *h);
+static ngx_uint_t take_token(headers_t *h, ngx_http_cdm_stop_ctx_t *ctx);
 static void send_stop(headers_t *h, ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_int_t init_built(headers_t *h, ngx_http_cdm_stop_ctx_t *ctx);
 static void check_built(headers_t *h, ngx_http_cdm_stop_ctx_t *ctx);
@@ -130,7 +130,7 @@ LLVMFuzzerTestOneInput(const u_char *data, size_t size)
     ctx = ngx_http_cdm_stop_create_ctx(&h.r, &target);
     require(ctx != NULL, "a context");
 
-    if (take_token(&h)) {
+    if (take_token(&h, ctx)) {
         send_stop(&h, ctx);
     }
 
@@ -266,7 +266,7 @@ is_token(ngx_str_t *s)
 /* whether the stop would be sent: one token at most, and a legal one */
 
 static ngx_uint_t
-take_token(headers_t *h)
+take_token(headers_t *h, ngx_http_cdm_stop_ctx_t *ctx)
 {
     size_t      k;
     ngx_int_t   rc;
@@ -284,14 +284,18 @@ take_token(headers_t *h)
         }
 
         n++;
+        legal &= (h->values[i].len != 0);
 
         for (k = 0; k < h->values[i].len; k++) {
             legal &= (h->values[i].data[k] > ' '
-                      && h->values[i].data[k] < 0x7f);
+                      && h->values[i].data[k] < 0x7f
+                      && h->values[i].data[k] != ',');
         }
     }
 
-    rc = ngx_http_cdm_stop_caller_token(&h->r, &h->token);
+    rc = ngx_http_cdm_stop_caller_token(&h->r, ctx);
+
+    h->token = ctx->caller_token;
 
     if (rc == NGX_OK) {
         require(n <= 1 && legal, "one token, and legal");
@@ -299,7 +303,7 @@ take_token(headers_t *h)
         return 1;
     }
 
-    require(rc == NGX_DECLINED && n > 0, "a token is refused");
+    require(rc == NGX_DECLINED && (n > 1 || !legal), "a token is refused");
 
     return 0;
 }

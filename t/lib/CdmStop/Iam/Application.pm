@@ -209,7 +209,8 @@ sub new_token {
     my $now = time;
 
     my $token = {
-        token => $self->{ledger}->token($size, register => 0),
+        token => $opt{value}
+            // $self->{ledger}->token($size, register => 0),
         user => $opt{user}, domain => $opt{domain}, project => $opt{project},
         roles => $opt{roles} // ['te_admin'], life => $life, issued => $now,
         scope => $opt{scope}, assumed_by => $opt{assumed_by},
