@@ -184,7 +184,7 @@ ngx_uint_t
 ngx_http_cdm_stop_token_legal(ngx_str_t *token)
 {
     u_char    *p, *last;
-    uint64_t   word, comma, bad;
+    uint64_t   word, good, bad;
 
     if (token->len == 0 || token->len > NGX_HTTP_CDM_STOP_TOKEN_LEN) {
         return 0;
@@ -192,25 +192,29 @@ ngx_http_cdm_stop_token_legal(ngx_str_t *token)
 
     p = token->data;
     last = p + token->len;
+    good = NGX_HTTP_CDM_STOP_BYTES(0x80);
     bad = 0;
 
     /*
-     * Callers' tokens are long, so eight bytes are looked at together: a high
-     * bit stays where one is less than 0x21, more than 0x7e, or a comma, which
-     * would make a list of it that some servers take apart.
+     * Callers' tokens are long, so eight bytes are looked at together.  Of
+     * bytes less than 0x80, which no sum carries over from, the first sum sets
+     * the high bit of those that are 0x21 at least, the second one of those
+     * that are no comma, which would make a list of it that some servers take
+     * apart, and the third one of 0x7f.
      */
 
     for ( /* void */ ; last - p >= 8; p += 8) {
 
         ngx_memcpy(&word, p, 8);
-        comma = word ^ NGX_HTTP_CDM_STOP_BYTES(',');
 
-        bad |= ((word - NGX_HTTP_CDM_STOP_BYTES(0x21)) & ~word)
-               | (word + NGX_HTTP_CDM_STOP_BYTES(0x7f - 0x7e)) | word
-               | ((comma - NGX_HTTP_CDM_STOP_BYTES(1)) & ~comma);
+        good &= (word + NGX_HTTP_CDM_STOP_BYTES(0x80 - 0x21))
+                & ((word ^ NGX_HTTP_CDM_STOP_BYTES(','))
+                   + NGX_HTTP_CDM_STOP_BYTES(0x7f));
+
+        bad |= word | (word + NGX_HTTP_CDM_STOP_BYTES(0x80 - 0x7f));
     }
 
-    if (bad & NGX_HTTP_CDM_STOP_BYTES(0x80)) {
+    if ((bad | ~good) & NGX_HTTP_CDM_STOP_BYTES(0x80)) {
         return 0;
     }
 
