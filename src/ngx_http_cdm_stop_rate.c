@@ -268,8 +268,14 @@ ngx_http_cdm_stop_bucket(ngx_http_cdm_stop_shctx_t *sh, u_char *id,
         b = &set[i];
 
         if (ngx_memcmp(b->id, id, sizeof(b->id)) == 0) {
-            b->level = ngx_max(b->level - (now - b->last) * rate, 0);
-            b->last = now;
+
+            /* another worker may be some milliseconds ahead */
+
+            if (now > b->last) {
+                b->level = ngx_max(b->level - (now - b->last) * rate, 0);
+                b->last = now;
+            }
+
             return b;
         }
 

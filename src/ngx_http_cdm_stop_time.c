@@ -29,10 +29,26 @@ static time_t  ngx_http_cdm_stop_text_sec;
 static u_char  ngx_http_cdm_stop_text_time[] = "1970-01-01T00:00:00.";
 
 
+/*
+ * Read once for a turn of the event loop and a millisecond of it, as nginx
+ * does with its own times: five readings for a stop are a good part of it.
+ * Of nginx's times one is coarse, and the other may be set or stand still.
+ */
+
 int64_t
 ngx_http_cdm_stop_now(void)
 {
-    struct timespec  ts;
+    ngx_time_t         *tp;
+    struct timespec     ts;
+    static int64_t      now;
+    static ngx_msec_t   turn;
+    static ngx_uint_t   msec;
+
+    tp = ngx_timeofday();
+
+    if (now && turn == ngx_current_msec && msec == tp->msec) {
+        return now;
+    }
 
 #if defined(CLOCK_BOOTTIME)
     clock_gettime(CLOCK_BOOTTIME, &ts);
@@ -41,7 +57,11 @@ ngx_http_cdm_stop_now(void)
     clock_gettime(CLOCK_MONOTONIC, &ts);
 #endif
 
-    return (int64_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    now = (int64_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    turn = ngx_current_msec;
+    msec = tp->msec;
+
+    return now;
 }
 
 

@@ -17,7 +17,9 @@
 
 /*
  * Milliseconds of a clock that nobody sets and that runs on while the machine
- * is suspended; the same for all processes of a host until it boots.
+ * is suspended; the same for all processes of a host until it boots.  It is
+ * read once for a turn of the event loop, so what another process wrote may
+ * be some milliseconds ahead.  Not for threads.
  */
 int64_t ngx_http_cdm_stop_now(void);
 
