@@ -51,7 +51,7 @@
  * Random bytes that a worker asks for at a time: what OpenSSL does for each
  * call, a system call included, is more than the bytes of an id cost.
  */
-#define NGX_HTTP_CDM_STOP_RANDOM          512
+#define NGX_HTTP_CDM_STOP_RANDOM          4096
 
 /* a reason is recorded whole, so a longer one is refused */
 #define NGX_HTTP_CDM_STOP_REASON_LEN      512
