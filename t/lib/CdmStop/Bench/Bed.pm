@@ -193,7 +193,8 @@ sub start {
 
     } else {
         $self->write($file, CdmStop::Bench::Nginx::conf(
-            $self, $mode, master => !$how{under}), 0600);
+            $self, $mode, master => !$how{under},
+            counted => $how{counted}), 0600);
         @command = ($self->binary($mode), '-p', $self->dir, '-c', $file);
     }
 

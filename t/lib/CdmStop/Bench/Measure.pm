@@ -96,7 +96,7 @@ sub memory {
     my ($self, $name, $connections) = @_;
 
     my $bed = $self->{bed};
-    my $gateway = $bed->start($name);
+    my $gateway = $bed->start($name, counted => 1);
     my %of;
 
     if ($gateway->{worker}) {

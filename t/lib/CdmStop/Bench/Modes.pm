@@ -82,8 +82,7 @@ my @MODES = (
       log => 'records', caller => 1,
       does => 'the same with a keyed chain, the caller\'s token of '
           . '2,000 bytes verified, and a policy of 1,000 rules of '
-          . 'which the last one decides; metrics are always '
-          . 'counted' },
+          . 'which the last one decides, and with metrics' },
 );
 
 my %MODE = map { $_->{name} => $_ } @MODES;

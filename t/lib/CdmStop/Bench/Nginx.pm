@@ -35,7 +35,8 @@ sub conf {
     my $master = $how{master} ? 'on' : 'off';
     my $load = join '', map { "load_module $_;\n" } modules($bed, $mode);
     my $http = { http => '', server => '',
-                 %{$mode->{module} ? ours($bed, $mode) : other($bed, $mode)} };
+                 %{$mode->{module} ? ours($bed, $mode, %how)
+                                  : other($bed, $mode)} };
     my $log = $mode->{log} eq 'access' ? "$dir/$name.jsonl json" : 'off';
 
     return $load . <<"EOC";
@@ -266,7 +267,7 @@ EOC
 }
 
 sub ours {
-    my ($bed, $mode) = @_;
+    my ($bed, $mode, %how) = @_;
 
     my $name = $mode->{name};
     my $dir = $bed->dir;
@@ -298,7 +299,8 @@ EOC
 
     return {
         http => $http,
-        control => "location = /cdm_stop { cdm_stop_status; }",
+        control => $name eq 'all' || $how{counted}
+                   ? 'location = /cdm_stop { cdm_stop_status; }' : undef,
         location => join('', map { "            $_;\n" } @location),
     };
 }
