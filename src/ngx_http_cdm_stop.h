@@ -227,6 +227,15 @@ typedef struct {
 } ngx_http_cdm_stop_main_conf_t;
 
 
+/* the configuration of proxy_pass, as it is and as stops have it */
+
+typedef struct {
+    ngx_http_upstream_conf_t       *proxy;
+    ngx_http_upstream_conf_t        unsent;
+    ngx_http_upstream_conf_t        sent;       /* a byte may have left */
+} ngx_http_cdm_stop_upstream_conf_t;
+
+
 typedef struct {
     ngx_http_cdm_stop_identity_t   *identity;   /* NULL is off */
     ngx_str_t                       identity_name;
@@ -245,6 +254,8 @@ typedef struct {
     ngx_http_cdm_stop_rate_t       *rate;       /* NULL is off */
     ngx_flag_t                      dry_run;
     ngx_http_cdm_stop_refusals_t   *refusals;
+
+    ngx_http_cdm_stop_upstream_conf_t *upstream;/* NULL: stops go nowhere */
 
     ngx_http_core_srv_conf_t       *server;
     ngx_http_core_loc_conf_t       *location;
@@ -274,12 +285,6 @@ typedef struct {
     ngx_str_t                       code;
     ngx_str_t                       message;
 } ngx_http_cdm_stop_error_t;
-
-
-typedef struct {
-    ngx_http_upstream_conf_t        conf;       /* must be first */
-    ngx_event_free_peer_pt          free;
-} ngx_http_cdm_stop_upstream_conf_t;
 
 
 struct ngx_http_cdm_stop_ctx_s {
@@ -336,6 +341,7 @@ struct ngx_http_cdm_stop_ctx_s {
     /* forwarding */
 
     ngx_http_handler_pt             content_handler;
+    ngx_event_free_peer_pt          free_peer;
     ngx_list_t                      headers;    /* while they are marked */
     ngx_str_t                       token_header;   /* with its end; wiped */
     size_t                          request_len;
@@ -551,7 +557,8 @@ ngx_uint_t ngx_http_cdm_stop_renewable(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx);
 
 /* wraps peer.free, which the original peer.init has set by now */
-void ngx_http_cdm_stop_take_peer(ngx_http_request_t *r);
+void ngx_http_cdm_stop_take_peer(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx);
 
 /* wipes what the TLS layer of nginx buffered of a request of len bytes */
 void ngx_http_cdm_stop_wipe_connection(ngx_connection_t *c, size_t len);

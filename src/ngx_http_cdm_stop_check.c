@@ -73,7 +73,9 @@ ngx_http_cdm_stop_check(ngx_conf_t *cf)
             return NGX_ERROR;
         }
 
-        if (ngx_http_cdm_stop_check_guard(cf, locations[i]) != NGX_OK) {
+        if (ngx_http_cdm_stop_check_guard(cf, locations[i]) != NGX_OK
+            || ngx_http_cdm_stop_upstream_conf(cf, locations[i]) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }

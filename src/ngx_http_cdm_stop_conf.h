@@ -105,6 +105,13 @@ ngx_int_t ngx_http_cdm_stop_read_key(ngx_conf_t *cf, ngx_str_t *file,
  */
 ngx_http_upstream_conf_t *ngx_http_cdm_stop_proxy_conf(void **loc_conf);
 
+/*
+ * Makes cdcf->upstream of what proxy_pass of the location is set to, if there
+ * is one.  Returns NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_cdm_stop_upstream_conf(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf);
+
 /* checks that need the whole configuration; logs and returns NGX_ERROR */
 ngx_int_t ngx_http_cdm_stop_check(ngx_conf_t *cf);
 

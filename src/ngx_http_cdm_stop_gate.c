@@ -140,7 +140,7 @@ ngx_http_cdm_stop_init_peer(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    ngx_http_cdm_stop_take_peer(r);
+    ngx_http_cdm_stop_take_peer(r, ctx);
 
     return NGX_OK;
 }
@@ -499,11 +499,9 @@ static const char *
 ngx_http_cdm_stop_gate_header(ngx_http_cdm_stop_gate_t *gate,
     ngx_http_cdm_stop_ctx_t *ctx, ngx_str_t *line)
 {
-    u_char      *colon, *last;
+    u_char      *colon;
     ngx_str_t    name;
     const char  *error;
-
-    last = line->data + line->len;
 
     if (!gate->marked
         && line->len > sizeof(ctx->id)
@@ -514,24 +512,25 @@ ngx_http_cdm_stop_gate_header(ngx_http_cdm_stop_gate_t *gate,
         return NULL;
     }
 
-    colon = ngx_http_cdm_stop_header_name(line->data, last);
+    colon = memchr(line->data, ':', line->len);
 
-    if (colon == line->data || colon == last || *colon != ':') {
-
-        if (memchr(line->data, ':', line->len) == NULL) {
-            return "a header of it has no colon";
-        }
-
-        /* "ignore_invalid_headers off" lets callers send such, not CDM get */
-
-        return gate->marked ? NULL : "a header of it has no legal name";
+    if (colon == NULL) {
+        return "a header of it has no colon";
     }
 
     name.data = line->data;
     name.len = colon - line->data;
 
-    if (gate->marked && !ngx_http_cdm_stop_header_allowed(ctx->conf, &name)) {
-        return NULL;
+    if (gate->marked) {
+
+        /* no name that is allowed is illegal */
+
+        if (!ngx_http_cdm_stop_header_allowed(ctx->conf, &name)) {
+            return NULL;
+        }
+
+    } else if (!ngx_http_cdm_stop_header_legal(&name)) {
+        return "a header of it has no legal name";
     }
 
     error = ngx_http_cdm_stop_gate_name(gate, &name, colon + 1, line);

@@ -11,8 +11,6 @@
 #include "ngx_http_cdm_stop_stats.h"
 
 
-static void ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
-    ngx_http_cdm_stop_upstream_conf_t *conf);
 static void ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static ngx_int_t ngx_http_cdm_stop_process_header(ngx_http_request_t *r);
@@ -40,32 +38,93 @@ ngx_http_cdm_stop_proxy_conf(void **loc_conf)
 }
 
 
+/*
+ * What a stop has for the configuration of proxy_pass: one until a byte of it
+ * may have left, and one behind that.
+ */
+
+ngx_int_t
+ngx_http_cdm_stop_upstream_conf(ngx_conf_t *cf,
+    ngx_http_cdm_stop_loc_conf_t *cdcf)
+{
+    ngx_http_upstream_conf_t           *ucf;
+    ngx_http_cdm_stop_upstream_conf_t  *conf;
+
+    /* a server has none; an "if" has one, though not a handler of its own */
+
+    if (cdcf->location->loc_conf == NULL) {
+        return NGX_OK;
+    }
+
+    ucf = ngx_http_cdm_stop_proxy_conf(cdcf->location->loc_conf);
+
+    if (ucf->upstream == NULL) {
+        return NGX_OK;
+    }
+
+    conf = ngx_palloc(cf->pool, sizeof(ngx_http_cdm_stop_upstream_conf_t));
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    conf->proxy = ucf;
+    conf->unsent = *ucf;
+
+    conf->unsent.ignore_client_abort = 1;
+    conf->unsent.intercept_errors = 0;
+
+    /* a stop goes to another peer only if it was not sent */
+
+    conf->unsent.next_upstream &= NGX_HTTP_UPSTREAM_FT_ERROR
+                                  |NGX_HTTP_UPSTREAM_FT_TIMEOUT
+                                  |NGX_HTTP_UPSTREAM_FT_NOLIVE
+                                  |NGX_HTTP_UPSTREAM_FT_OFF;
+
+    /* CDM does not steer this gateway */
+
+    conf->unsent.ignore_headers |= NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT
+                                   |NGX_HTTP_UPSTREAM_IGN_XA_EXPIRES
+                                   |NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE
+                                   |NGX_HTTP_UPSTREAM_IGN_XA_BUFFERING
+                                   |NGX_HTTP_UPSTREAM_IGN_XA_CHARSET;
+
+    conf->sent = conf->unsent;
+    conf->sent.next_upstream = 0;
+
+    cdcf->upstream = conf;
+
+    return NGX_OK;
+}
+
+
 ngx_int_t
 ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
     ngx_http_upstream_t                *u;
+    ngx_http_cdm_stop_loc_conf_t       *cdcf;
     ngx_http_cdm_stop_upstream_conf_t  *conf;
 
     u = r->upstream;
 
-    conf = ngx_palloc(r->pool, sizeof(ngx_http_cdm_stop_upstream_conf_t));
-    if (conf == NULL) {
+    cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
+    conf = cdcf->upstream;
+
+    /* who frees a peer finds the request by what proxy_pass put there */
+
+    if (conf == NULL || u->conf != conf->proxy || u->input_filter_ctx != r) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "a stop is not sent: its location needs "
+                      "\"proxy_pass\" with the address of CDM as it is, "
+                      "without variables");
         return NGX_ERROR;
     }
 
-    ngx_http_cdm_stop_take_conf(r, conf);
+    u->conf = &conf->unsent;
 
     /* "proxy_store" would write the answer to a file */
 
     u->store = 0;
-
-    /*
-     * Our filter holds the answer back by itself, so a pipe between it and
-     * CDM would be for what is longer than any answer to a stop.
-     */
-
-    u->buffering = 0;
 
     /*
      * Our filter holds the answer back by itself, so a pipe between it and
@@ -93,52 +152,13 @@ ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
 }
 
 
-/* a copy for this request: the configuration itself is read-only */
-
-static void
-ngx_http_cdm_stop_take_conf(ngx_http_request_t *r,
-    ngx_http_cdm_stop_upstream_conf_t *conf)
-{
-    ngx_http_upstream_t  *u;
-
-    u = r->upstream;
-
-    conf->conf = *u->conf;
-    conf->free = NULL;
-
-    conf->conf.ignore_client_abort = 1;
-    conf->conf.intercept_errors = 0;
-
-    /* a stop goes to another peer only if it was not sent */
-
-    conf->conf.next_upstream &= NGX_HTTP_UPSTREAM_FT_ERROR
-                                |NGX_HTTP_UPSTREAM_FT_TIMEOUT
-                                |NGX_HTTP_UPSTREAM_FT_NOLIVE
-                                |NGX_HTTP_UPSTREAM_FT_OFF;
-
-    /* CDM does not steer this gateway */
-
-    conf->conf.ignore_headers |= NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT
-                                 |NGX_HTTP_UPSTREAM_IGN_XA_EXPIRES
-                                 |NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE
-                                 |NGX_HTTP_UPSTREAM_IGN_XA_BUFFERING
-                                 |NGX_HTTP_UPSTREAM_IGN_XA_CHARSET;
-
-    u->conf = &conf->conf;
-}
-
-
 void
-ngx_http_cdm_stop_take_peer(ngx_http_request_t *r)
+ngx_http_cdm_stop_take_peer(ngx_http_request_t *r,
+    ngx_http_cdm_stop_ctx_t *ctx)
 {
-    ngx_http_upstream_t                *u;
-    ngx_http_cdm_stop_upstream_conf_t  *conf;
+    ctx->free_peer = r->upstream->peer.free;
 
-    u = r->upstream;
-    conf = (ngx_http_cdm_stop_upstream_conf_t *) u->conf;
-
-    conf->free = u->peer.free;
-    u->peer.free = ngx_http_cdm_stop_free_peer;
+    r->upstream->peer.free = ngx_http_cdm_stop_free_peer;
 }
 
 
@@ -151,18 +171,23 @@ static void
 ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state)
 {
-    ngx_http_upstream_t                *u;
-    ngx_http_cdm_stop_upstream_conf_t  *conf;
+    ngx_http_request_t            *r;
+    ngx_http_upstream_t           *u;
+    ngx_http_cdm_stop_ctx_t       *ctx;
+    ngx_http_cdm_stop_loc_conf_t  *cdcf;
 
     u = (ngx_http_upstream_t *)
             ((u_char *) pc - offsetof(ngx_http_upstream_t, peer));
-    conf = (ngx_http_cdm_stop_upstream_conf_t *) u->conf;
+
+    r = u->input_filter_ctx;
+    ctx = ngx_http_cdm_stop_get_ctx(r);
 
     if (u->request_sent) {
-        conf->conf.next_upstream = 0;
+        cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
+        u->conf = &cdcf->upstream->sent;
     }
 
-    conf->free(pc, data, state);
+    ctx->free_peer(pc, data, state);
 }
 
 
