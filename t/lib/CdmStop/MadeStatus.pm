@@ -216,6 +216,9 @@ sub crowded {
                                reason));
     $last[2]{job} = '一个很长的作业名称' x 20;
     $last[3]{job} = 'x' x 240;
+
+    # of another day, whenever it is shown
+    $last[4]{time} -= 2 * 86_400;
     $s->{zone}{full} = 3;
     $s->{tokens_more} = 12;
 
