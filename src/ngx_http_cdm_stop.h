@@ -48,8 +48,9 @@
 #define NGX_HTTP_CDM_STOP_AUDIT_TARGETS   2
 
 /*
- * Random bytes that a worker asks for at a time: what OpenSSL does for each
- * call, a system call included, is more than the bytes of an id cost.
+ * Random bytes that a worker asks for at a time, for 256 ids: what OpenSSL
+ * does for each call, a system call included, costs as much as the bytes of
+ * some hundred of them.
  */
 #define NGX_HTTP_CDM_STOP_RANDOM          4096
 

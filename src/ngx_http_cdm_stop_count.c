@@ -279,13 +279,13 @@ ngx_http_cdm_stop_count_insert(ngx_http_cdm_stop_stats_sh_t *sh,
     rule->by_policy = labels->by_policy;
 
     rule->server_len = ngx_http_cdm_stop_text_cut(rule->server,
-                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[0]);
+                                      NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[0]);
     rule->location_len = ngx_http_cdm_stop_text_cut(rule->location,
-                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[1]);
+                                      NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[1]);
     rule->policy_len = ngx_http_cdm_stop_text_cut(rule->policy,
-                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[2]);
+                                      NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[2]);
     rule->rule_len = ngx_http_cdm_stop_text_cut(rule->rule,
-                                    NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[3]);
+                                      NGX_HTTP_CDM_STOP_LABEL_LEN, &texts[3]);
 
     ngx_memory_barrier();
 
@@ -597,7 +597,7 @@ ngx_http_cdm_stop_count_stop(ngx_http_cdm_stop_last_t *last,
     p = last->text;
 
     last->job_len = ngx_http_cdm_stop_text_cut(p, NGX_HTTP_CDM_STOP_JOB_LEN,
-                                                 &ctx->target.job);
+                                               &ctx->target.job);
     if (last->job_len) {
         ngx_memcpy(last->project, ctx->target.project.data,
                    sizeof(last->project));

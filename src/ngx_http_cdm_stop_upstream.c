@@ -102,13 +102,10 @@ ngx_http_cdm_stop_take_upstream(ngx_http_request_t *r,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
     ngx_http_upstream_t                *u;
-    ngx_http_cdm_stop_loc_conf_t       *cdcf;
     ngx_http_cdm_stop_upstream_conf_t  *conf;
 
     u = r->upstream;
-
-    cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
-    conf = cdcf->upstream;
+    conf = ctx->conf->upstream;
 
     /* who frees a peer finds the request by what proxy_pass put there */
 
@@ -171,20 +168,16 @@ static void
 ngx_http_cdm_stop_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state)
 {
-    ngx_http_request_t            *r;
-    ngx_http_upstream_t           *u;
-    ngx_http_cdm_stop_ctx_t       *ctx;
-    ngx_http_cdm_stop_loc_conf_t  *cdcf;
+    ngx_http_upstream_t      *u;
+    ngx_http_cdm_stop_ctx_t  *ctx;
 
     u = (ngx_http_upstream_t *)
             ((u_char *) pc - offsetof(ngx_http_upstream_t, peer));
 
-    r = u->input_filter_ctx;
-    ctx = ngx_http_cdm_stop_get_ctx(r);
+    ctx = ngx_http_cdm_stop_get_ctx(u->input_filter_ctx);
 
     if (u->request_sent) {
-        cdcf = ngx_http_get_module_loc_conf(r, ngx_http_cdm_stop_module);
-        u->conf = &cdcf->upstream->sent;
+        u->conf = &ctx->conf->upstream->sent;
     }
 
     ctx->free_peer(pc, data, state);
