@@ -146,6 +146,12 @@ sub logins_after_revocation {
 }
 
 
+# Keystone ends each connection and says so: no session sends into its end
+
+is($keystone->call(GET => '/v3')->{headers}{connection}, 'close',
+    'Keystone tells that it closes');
+
+
 # a stop
 
 my $alice = session('alice', $etl);

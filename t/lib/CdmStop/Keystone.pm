@@ -80,6 +80,8 @@ sub start {
     $self->manage('bootstrap', '--bootstrap-password', $self->{admin});
 
     # eventlet may crash at exit: of no interest, and a core holds keys
+    # uwsgi closes each connection, at times well behind its answer: a client
+    # that is not told would ask again meanwhile, and be reset
     my $log = "$self->{dir}/uwsgi.log";
 
     $self->{pid} = CdmStop::Process::run_in_background(
@@ -90,6 +92,7 @@ sub start {
             '--processes', 1, '--buffer-size', 65535,
             '--chdir', $self->{dir},
             '--http-socket', "127.0.0.1:$self->{port}",
+            '--add-header', 'Connection: close',
             '--wsgi-file', '/usr/bin/keystone-wsgi-public',
             '--pyargv', "--config-file=$self->{dir}/keystone.conf"],
         stdout => $log, stderr => $log, env => $self->environment);
