@@ -38,12 +38,23 @@ static ngx_open_file_t *ngx_http_cdm_stop_chain_file(ngx_conf_t *cf,
 static ngx_int_t ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone,
     void *data);
 static void ngx_http_cdm_stop_chain_cleanup(void *data);
+static ngx_int_t ngx_http_cdm_stop_chain_line(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_record_t *rec,
+    ngx_uint_t *slot, ngx_log_t *log);
 static ngx_int_t ngx_http_cdm_stop_chain_ready(
     ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_record_t *rec,
     ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_chain_look(
+    ngx_http_cdm_stop_chain_t *chain, size_t len, ngx_log_t *log);
+static ngx_uint_t ngx_http_cdm_stop_chain_looked(
+    ngx_http_cdm_stop_chain_t *chain);
+static void ngx_http_cdm_stop_chain_turn(ngx_event_t *ev);
 static ngx_int_t ngx_http_cdm_stop_chain_write(
     ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
-    u_char *p, size_t len);
+    u_char *p, size_t len, ngx_log_t *log);
+static ngx_int_t ngx_http_cdm_stop_chain_between(
+    ngx_http_cdm_stop_chain_t *chain, ngx_http_cdm_stop_head_t *head,
+    u_char *p, size_t len, ngx_log_t *log);
 
 
 ngx_http_cdm_stop_chain_t *
@@ -91,6 +102,10 @@ ngx_http_cdm_stop_chain_add(ngx_conf_t *cf, ngx_array_t *chains,
     chain->file = file;
     chain->is_file = is_file;
     chain->reader = NGX_INVALID_FILE;
+
+    chain->looked = NGX_INVALID_FILE;
+    chain->turn.handler = ngx_http_cdm_stop_chain_turn;
+    chain->turn.data = chain;
 
     if (is_file) {
         chain->name = file->name;
@@ -266,6 +281,10 @@ ngx_http_cdm_stop_chain_cleanup(void *data)
 {
     ngx_http_cdm_stop_chain_t *chain = data;
 
+    if (chain->turn.posted) {
+        ngx_delete_posted_event(&chain->turn);
+    }
+
     if (chain->reader != NGX_INVALID_FILE
         && ngx_close_file(chain->reader) == NGX_FILE_ERROR)
     {
@@ -347,7 +366,32 @@ ngx_int_t
 ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
 {
+    ngx_int_t  rc;
+
+    do {
+        rc = ngx_http_cdm_stop_chain_line(chain, rec, slot, log);
+    } while (rc == NGX_AGAIN);
+
+    if (rc == NGX_OK
+        && chain->sign
+        && ngx_http_cdm_stop_chain_head(chain)->seq - chain->sh->check_seq
+           >= NGX_HTTP_CDM_STOP_CHECK_RECORDS)
+    {
+        ngx_http_cdm_stop_checkpoint(chain, log);
+    }
+
+    return rc;
+}
+
+
+/* NGX_AGAIN if it is not a line, because of what somebody else wrote */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_line(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_record_t *rec, ngx_uint_t *slot, ngx_log_t *log)
+{
     u_char                    *p, *last;
+    ngx_int_t                  rc;
     ngx_str_t                  text;
     ngx_http_cdm_stop_head_t   head;
 
@@ -400,8 +444,14 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
         *--p = LF;
     }
 
-    if (ngx_http_cdm_stop_chain_write(chain, &head, p, last - p) != NGX_OK) {
-        return NGX_ERROR;
+    chain->sh->writing = 1;
+
+    ngx_memory_barrier();
+
+    rc = ngx_http_cdm_stop_chain_write(chain, &head, p, last - p, log);
+
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     head.seq++;
@@ -410,13 +460,11 @@ ngx_http_cdm_stop_chain_append_locked(ngx_http_cdm_stop_chain_t *chain,
 
     ngx_http_cdm_stop_chain_advance(chain, &head);
 
-    *slot = head.slot;
+    ngx_memory_barrier();
 
-    if (chain->sign
-        && head.seq - chain->sh->check_seq >= NGX_HTTP_CDM_STOP_CHECK_RECORDS)
-    {
-        ngx_http_cdm_stop_checkpoint(chain, log);
-    }
+    chain->sh->writing = 0;
+
+    *slot = head.slot;
 
     return NGX_OK;
 }
@@ -428,16 +476,16 @@ static ngx_int_t
 ngx_http_cdm_stop_chain_ready(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_record_t *rec, ngx_log_t *log)
 {
-    size_t           len;
-    ngx_file_info_t  fi;
+    size_t  len;
 
-    len = NGX_HTTP_CDM_STOP_RECORD_LINK + (rec->pos - rec->start)
-          + NGX_HTTP_CDM_STOP_RECORD_TAIL;
+    if (!ngx_http_cdm_stop_chain_looked(chain)) {
 
-    if (ngx_http_cdm_stop_file_ready(chain, len, &fi, log) != NGX_OK
-        || ngx_http_cdm_stop_follow(chain, &fi, log) != NGX_OK)
-    {
-        return NGX_ERROR;
+        len = NGX_HTTP_CDM_STOP_RECORD_LINK + (rec->pos - rec->start)
+              + NGX_HTTP_CDM_STOP_RECORD_TAIL;
+
+        if (ngx_http_cdm_stop_chain_look(chain, len, log) != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
     if (chain->sync && rec->op == NGX_HTTP_CDM_STOP_OPEN_ADD) {
@@ -445,6 +493,72 @@ ngx_http_cdm_stop_chain_ready(ngx_http_cdm_stop_chain_t *chain,
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * A look at the file costs half of what writing to it does, so one serves all
+ * records of a turn of the event loop.  What happens to the file meanwhile is
+ * seen in the next turn, and whoever appends to it when the record is written.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_look(ngx_http_cdm_stop_chain_t *chain, size_t len,
+    ngx_log_t *log)
+{
+    ngx_file_info_t  fi;
+
+    chain->looked = NGX_INVALID_FILE;
+
+    if (ngx_http_cdm_stop_file_ready(chain, len, &fi, log) != NGX_OK
+        || ngx_http_cdm_stop_follow(chain, &fi, log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    chain->sh->writing = 0;
+
+    if (chain->is_file && ngx_is_file(&fi)) {
+        chain->looked = chain->file->fd;
+        chain->looked_dev = fi.st_dev;
+        chain->looked_uniq = ngx_file_uniq(&fi);
+
+        chain->turn.log = ngx_cycle->log;
+
+        ngx_post_event(&chain->turn, &ngx_posted_events);
+    }
+
+    return NGX_OK;
+}
+
+
+/* nginx, another worker, or one that was killed may have changed what was */
+
+static ngx_uint_t
+ngx_http_cdm_stop_chain_looked(ngx_http_cdm_stop_chain_t *chain)
+{
+    ngx_http_cdm_stop_head_t  *head;
+
+    if (chain->looked == NGX_INVALID_FILE || chain->sh->writing) {
+        return 0;
+    }
+
+    head = ngx_http_cdm_stop_chain_head(chain);
+
+    return chain->looked == chain->file->fd
+           && chain->looked_dev == head->dev
+           && chain->looked_uniq == head->uniq;
+}
+
+
+static void
+ngx_http_cdm_stop_chain_turn(ngx_event_t *ev)
+{
+    ngx_http_cdm_stop_chain_t  *chain;
+
+    chain = ev->data;
+
+    chain->looked = NGX_INVALID_FILE;
 }
 
 
@@ -487,13 +601,16 @@ ngx_http_cdm_stop_chain_link(ngx_http_cdm_stop_chain_t *chain,
 
 static ngx_int_t
 ngx_http_cdm_stop_chain_write(ngx_http_cdm_stop_chain_t *chain,
-    ngx_http_cdm_stop_head_t *head, u_char *p, size_t len)
+    ngx_http_cdm_stop_head_t *head, u_char *p, size_t len, ngx_log_t *log)
 {
+    off_t                     size;
     ssize_t                   n;
     ngx_http_cdm_stop_head_t  torn;
 
     n = chain->syslog ? ngx_http_cdm_stop_syslog_send(chain->syslog, p, len)
                       : ngx_write_fd(chain->file->fd, p, len);
+
+    size = head->size;
 
     if (n > 0 && chain->is_file) {
 
@@ -503,6 +620,13 @@ ngx_http_cdm_stop_chain_write(ngx_http_cdm_stop_chain_t *chain,
     }
 
     if (n == (ssize_t) len) {
+
+        if (chain->looked != NGX_INVALID_FILE
+            && head->size - size != (off_t) len)
+        {
+            return ngx_http_cdm_stop_chain_between(chain, head, p, len, log);
+        }
+
         return NGX_OK;
     }
 
@@ -524,4 +648,51 @@ ngx_http_cdm_stop_chain_write(ngx_http_cdm_stop_chain_t *chain,
     ngx_set_errno(0);
 
     return NGX_ERROR;
+}
+
+
+/*
+ * Somebody else appended to the file, or cut it, between the look and the
+ * write.  If there is no line feed before the record, it is part of a torn
+ * line, and to be written again.
+ */
+
+static ngx_int_t
+ngx_http_cdm_stop_chain_between(ngx_http_cdm_stop_chain_t *chain,
+    ngx_http_cdm_stop_head_t *head, u_char *p, size_t len, ngx_log_t *log)
+{
+    size_t                    piece;
+    ngx_file_info_t           fi;
+    ngx_http_cdm_stop_head_t  torn;
+
+    chain->looked = NGX_INVALID_FILE;
+
+    if (*p == LF) {
+        return NGX_OK;
+    }
+
+    if (ngx_fd_info(chain->file->fd, &fi) == NGX_FILE_ERROR) {
+        return NGX_ERROR;
+    }
+
+    fi.st_size = head->size - len;
+
+    if (ngx_http_cdm_stop_tail_piece(chain, &fi, &piece, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (piece == 0) {
+        return NGX_OK;
+    }
+
+    torn = *ngx_http_cdm_stop_chain_head(chain);
+
+    torn.size = head->size;
+    torn.op = NGX_HTTP_CDM_STOP_OPEN_KEEP;
+    torn.torn += piece + len - 1;
+    torn.unended = 0;
+
+    ngx_http_cdm_stop_chain_advance(chain, &torn);
+
+    return NGX_AGAIN;
 }

@@ -107,6 +107,8 @@ typedef struct {
     ngx_atomic_t                    current;    /* of heads */
     ngx_http_cdm_stop_head_t        heads[2];
 
+    ngx_uint_t                      writing;    /* head may be behind */
+
     ngx_uint_t                      owner;      /* has the lock of the file */
     uint64_t                        state_seq;  /* of the last FILE.state */
     int64_t                         state_time;
@@ -178,6 +180,14 @@ typedef struct {
     ngx_http_cdm_stop_syslog_t     *syslog;
     ngx_str_t                       name;       /* as it is for messages */
     ngx_fd_t                        reader;     /* of the same file */
+
+    /* what was looked at in this turn of the event loop, which turn ends */
+
+    ngx_event_t                     turn;
+    ngx_fd_t                        looked;     /* INVALID: nothing */
+    dev_t                           looked_dev;
+    ngx_file_uniq_t                 looked_uniq;
+
     ngx_shm_zone_t                 *zone;
     ngx_slab_pool_t                *shpool;
     ngx_http_cdm_stop_chain_sh_t   *sh;

@@ -21,9 +21,8 @@ static void ngx_http_cdm_stop_file_made(ngx_http_cdm_stop_chain_t *chain,
 
 
 /*
- * A look at the file before each record costs less than the record.  Renamed,
- * it is written on until nginx is told to open it again; deleted, a record in
- * it would be seen by nobody.
+ * Renamed, the file is written on until nginx is told to open it again;
+ * deleted, a record in it would be seen by nobody.
  */
 
 ngx_int_t

@@ -70,7 +70,31 @@ sub put {
     return;
 }
 
+# What somebody else appends, by "append".
+
+sub bytes {
+    my ($self, $bytes) = @_;
+
+    open my $fh, '>', "$self->{dir}/append" or die "fault: $!\n";
+    print {$fh} $bytes;
+    close $fh or die "fault: $!\n";
+
+    return;
+}
+
+# Lets go on what "stall" holds up, which "went" when it took notice.
+
+sub go {
+    my ($self) = @_;
+
+    open my $fh, '>', "$self->{control}.go" or die "fault: $!\n";
+    close $fh or die "fault: $!\n";
+
+    return;
+}
+
 sub fired { return !-e $_[0]{control} }
+sub went { return !-e "$_[0]{control}.go" }
 
 1;
 
@@ -81,6 +105,7 @@ __DATA__
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static char  control[4096];
@@ -130,28 +155,76 @@ malloc(size_t n)
 }
 
 static int
-is_record(int fd)
+is_record(int fd, char *name, size_t size)
 {
-    char     link[64], name[4096];
+    char     link[64];
     ssize_t  n;
 
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    n = readlink(link, name, sizeof(name) - 1);
+    n = readlink(link, name, size - 1);
+
+    name[n > 0 ? n : 0] = '\0';
 
     return n > 6 && memcmp(name + n - 6, ".jsonl", 6) == 0;
+}
+
+/* what somebody else does to the file before this process writes to it */
+
+static void
+interfere(const char *mode, int fd)
+{
+    char     name[4096 + 16], bytes[4096];
+    FILE    *f;
+    size_t   n = 0;
+
+    if (strcmp(mode, "cut") == 0) {
+        if (ftruncate(fd, 0) == -1) {
+            abort();
+        }
+        return;
+    }
+
+    snprintf(name, sizeof(name), "%.*s/append",
+             (int) (strrchr(control, '/') - control), control);
+
+    f = fopen(name, "r");
+    if (f) {
+        n = fread(bytes, 1, sizeof(bytes), f);
+        fclose(f);
+        unlink(name);
+    }
+
+    if (syscall(SYS_write, fd, bytes, n) != (long) n) {
+        abort();
+    }
+}
+
+/* at most ten seconds */
+
+static void
+stall(void)
+{
+    int   i;
+    char  go[4096 + 16];
+
+    snprintf(go, sizeof(go), "%s.go", control);
+
+    for (i = 0; i < 1000 && unlink(go) == -1; i++) {
+        usleep(10000);
+    }
 }
 
 ssize_t
 write(int fd, const void *buf, size_t n)
 {
     int       fields;
-    char      mode[32], stage[32], want[64];
+    char      mode[32], stage[32], want[64], file[4096];
     FILE     *f;
     ssize_t   done, (*real)(int, const void *, size_t);
 
     real = (ssize_t (*)(int, const void *, size_t)) dlsym(RTLD_NEXT, "write");
 
-    if (control[0] == '\0' || !is_record(fd)) {
+    if (control[0] == '\0' || !is_record(fd, file, sizeof(file))) {
         return real(fd, buf, n);
     }
 
@@ -175,6 +248,17 @@ write(int fd, const void *buf, size_t n)
         strcpy(want, "{");
     }
 
+    if (fields == 2 && strcmp(mode, "stall") == 0) {
+
+        if (strcmp(strrchr(file, '/') + 1, stage) == 0
+            && unlink(control) == 0)
+        {
+            stall();
+        }
+
+        return real(fd, buf, n);
+    }
+
     if (fields != 2
         || (strcmp(stage, "any") && !memmem(buf, n, want, strlen(want)))
         || unlink(control) != 0)
@@ -184,6 +268,11 @@ write(int fd, const void *buf, size_t n)
 
     if (strcmp(mode, "poke") == 0) {
         *(volatile char *) strtoul(stage, NULL, 16) = 'x';
+        return real(fd, buf, n);
+    }
+
+    if (strcmp(mode, "cut") == 0 || strcmp(mode, "append") == 0) {
+        interfere(mode, fd);
         return real(fd, buf, n);
     }
 
