@@ -487,6 +487,13 @@ const char *ngx_http_cdm_stop_header_forbidden(ngx_str_t *name);
 u_char *ngx_http_cdm_stop_header_name(u_char *p, u_char *last);
 ngx_uint_t ngx_http_cdm_stop_header_legal(ngx_str_t *name);
 
+/*
+ * Where the line behind p ends if it is the caller's X-Auth-Token, which does
+ * not pass, is longer than all other headers, and was read before; else p.
+ */
+u_char *ngx_http_cdm_stop_header_skip(u_char *p, u_char *last,
+    ngx_str_t *token);
+
 /* whether a header is the one to a reader that takes _ and . for - */
 ngx_uint_t ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded);
 

@@ -354,6 +354,11 @@ ngx_http_cdm_stop_gate_lines(ngx_http_cdm_stop_gate_t *gate,
 
     while (error == NULL) {
 
+        if (gate->marked) {
+            gate->pos = ngx_http_cdm_stop_header_skip(gate->pos, gate->last,
+                                                      &ctx->caller_token);
+        }
+
         error = ngx_http_cdm_stop_gate_line(gate, &line);
 
         if (error || line.len == 0) {

@@ -325,6 +325,32 @@ ngx_http_cdm_stop_header_name(u_char *p, u_char *last)
 }
 
 
+u_char *
+ngx_http_cdm_stop_header_skip(u_char *p, u_char *last, ngx_str_t *token)
+{
+    u_char                  *value;
+    static const ngx_str_t   name = ngx_string("X-Auth-Token: ");
+
+    if (token->len == 0
+        || (size_t) (last - p) < name.len + token->len + sizeof(CRLF) - 1
+        || ngx_strncasecmp(p, name.data, name.len) != 0)
+    {
+        return p;
+    }
+
+    value = p + name.len;
+    last = value + token->len;
+
+    if (ngx_memcmp(value, token->data, token->len) != 0
+        || ngx_memcmp(last, CRLF, sizeof(CRLF) - 1) != 0)
+    {
+        return p;
+    }
+
+    return last + sizeof(CRLF) - 1;
+}
+
+
 ngx_uint_t
 ngx_http_cdm_stop_header_folds(ngx_str_t *name, char *folded)
 {
