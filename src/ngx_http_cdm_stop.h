@@ -54,6 +54,9 @@
  */
 #define NGX_HTTP_CDM_STOP_RANDOM          4096
 
+/* labels of decisions of which a worker knows where they are counted */
+#define NGX_HTTP_CDM_STOP_COUNTED         64
+
 /* a reason is recorded whole, so a longer one is refused */
 #define NGX_HTTP_CDM_STOP_REASON_LEN      512
 
@@ -177,6 +180,16 @@ typedef struct ngx_http_cdm_stop_reason_s  ngx_http_cdm_stop_reason_t;
 typedef struct ngx_http_cdm_stop_rate_s  ngx_http_cdm_stop_rate_t;
 
 
+/* where decisions of a rule, or of none, are counted, in shared memory */
+
+typedef struct {
+    void                           *conf;       /* of the location */
+    u_char                         *rule;       /* its name */
+    ngx_uint_t                      decision;
+    ngx_atomic_t                   *count;
+} ngx_http_cdm_stop_counted_t;
+
+
 /*
  * What one worker process keeps.  Allocated with the configuration and
  * inherited by fork(), so that each process has its own.
@@ -195,6 +208,7 @@ typedef struct {
     ngx_http_cdm_stop_held_t        held[NGX_HTTP_CDM_STOP_HELD];
     ngx_http_cdm_stop_regulars_t   *regulars;   /* NULL: none so far */
     ngx_http_cdm_stop_worker_stats_t *stats;    /* in shared memory, or NULL */
+    ngx_http_cdm_stop_counted_t     counted[NGX_HTTP_CDM_STOP_COUNTED];
     u_char                          facts[NGX_HTTP_CDM_STOP_FACTS_LEN];
     u_char                          record[NGX_HTTP_CDM_STOP_RECORD_HEAD
                                            + NGX_HTTP_CDM_STOP_RECORD_LEN

@@ -20,6 +20,8 @@ static void ngx_http_cdm_stop_count_error(ngx_http_cdm_stop_stats_sh_t *sh,
     ngx_http_cdm_stop_ctx_t *ctx);
 static void ngx_http_cdm_stop_count_decision(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx);
+static ngx_atomic_t *ngx_http_cdm_stop_count_labels(
+    ngx_http_cdm_stop_stats_t *stats, ngx_http_cdm_stop_ctx_t *ctx);
 static ngx_http_cdm_stop_rule_stats_t *ngx_http_cdm_stop_count_find(
     ngx_http_cdm_stop_stats_t *stats, ngx_http_cdm_stop_rule_stats_t *labels,
     ngx_str_t *texts);
@@ -135,8 +137,36 @@ ngx_http_cdm_stop_count_error(ngx_http_cdm_stop_stats_sh_t *sh,
 }
 
 
+/* a rule's name is the configuration's, so its address tells which it is */
+
 static void
 ngx_http_cdm_stop_count_decision(ngx_http_cdm_stop_stats_t *stats,
+    ngx_http_cdm_stop_ctx_t *ctx)
+{
+    uintptr_t                     n;
+    ngx_http_cdm_stop_counted_t  *counted;
+
+    n = ((uintptr_t) ctx->rule.data ^ (uintptr_t) ctx->conf) >> 3;
+    n = (n ^ (n >> 6) ^ ctx->decision) % NGX_HTTP_CDM_STOP_COUNTED;
+
+    counted = &stats->cdmcf->worker->counted[n];
+
+    if (counted->conf != ctx->conf
+        || counted->rule != ctx->rule.data
+        || counted->decision != (ngx_uint_t) ctx->decision)
+    {
+        counted->count = ngx_http_cdm_stop_count_labels(stats, ctx);
+        counted->conf = ctx->conf;
+        counted->rule = ctx->rule.data;
+        counted->decision = ctx->decision;
+    }
+
+    ngx_http_cdm_stop_add(*counted->count);
+}
+
+
+static ngx_atomic_t *
+ngx_http_cdm_stop_count_labels(ngx_http_cdm_stop_stats_t *stats,
     ngx_http_cdm_stop_ctx_t *ctx)
 {
     ngx_str_t                        texts[4];
@@ -154,7 +184,7 @@ ngx_http_cdm_stop_count_decision(ngx_http_cdm_stop_stats_t *stats,
 
     rule = ngx_http_cdm_stop_count_find(stats, &labels, texts);
 
-    ngx_http_cdm_stop_add(rule->count);
+    return &rule->count;
 }
 
 
