@@ -328,26 +328,13 @@ ngx_http_cdm_stop_hex_dump(u_char *dst, u_char *src, size_t len)
 
 
 size_t
-ngx_http_cdm_stop_text_cut(u_char *dst, size_t size, ngx_str_t *src)
+ngx_http_cdm_stop_text_fit(ngx_str_t *src, size_t size)
 {
-    size_t  len;
-
-    len = src->len;
-
-    if (len > size) {
-
-        len = size;
-
-        while (len && (src->data[len] & 0xc0) == 0x80) {
-            len--;
-        }
+    while (size && (src->data[size] & 0xc0) == 0x80) {
+        size--;
     }
 
-    if (len) {
-        ngx_memcpy(dst, src->data, len);
-    }
-
-    return len;
+    return size;
 }
 
 

@@ -44,11 +44,29 @@ ngx_uint_t ngx_http_cdm_stop_text_unsafe(uint32_t c);
 u_char *ngx_http_cdm_stop_json_text(u_char *dst, u_char *end, ngx_str_t *src,
     size_t max);
 
-/*
- * Copies as much of src as there is room for, not cut within a character, and
- * returns how much that was.
- */
-size_t ngx_http_cdm_stop_text_cut(u_char *dst, size_t size, ngx_str_t *src);
+/* how much of a longer text fits into size bytes, not cut in a character */
+size_t ngx_http_cdm_stop_text_fit(ngx_str_t *src, size_t size);
+
+/* copies as much of src as there is room for and returns how much that was */
+
+static ngx_inline size_t
+ngx_http_cdm_stop_text_cut(u_char *dst, size_t size, ngx_str_t *src)
+{
+    size_t  len;
+
+    len = src->len;
+
+    if (len > size) {
+        len = ngx_http_cdm_stop_text_fit(src, size);
+    }
+
+    if (len) {
+        ngx_memcpy(dst, src->data, len);
+    }
+
+    return len;
+}
+
 
 /*
  * Writes 2 * len lowercase hexadecimal digits and returns their end, as
