@@ -55,7 +55,7 @@ my @table = (
     ['docs/OPERATIONS.md', 'grep -E', 'run'],
     ['docs/OPERATIONS.md', 'awk', 'run'],
     ['docs/OPERATIONS.md', 'curl -sS -o', 'run'],
-    ['docs/OPERATIONS.md', 'install -m 600', 'run'],
+    ['docs/OPERATIONS.md', '(IFS= read', 'run'],
     ['docs/OPERATIONS.md', 'printf', 'run'],
     ['docs/OPERATIONS.md', 'grep -c', 'run'],
     ['docs/OPERATIONS.md', 'cdm-stop-policy', 'run'],
@@ -303,7 +303,7 @@ my @other = (
         'http://127.0.0.1:' . $t->port('IAM')],
 );
 my @typed = (
-    [qr/^(install -m 600 \/dev\/stdin .*\.new)$/m, "$dir/input/password"],
+    [qr/^(\(IFS= read -rsp .*\n.*\.new\))$/m, "$dir/input/password"],
 );
 
 # "nginx -t" and the like leave what the end of the process frees

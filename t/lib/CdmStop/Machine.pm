@@ -115,9 +115,9 @@ sub cdm { return $_[0]{cdm} }
 
 sub iam { return $_[0]{iam} }
 
-# Runs a command of the shell on the machine: exit status, output. The output
-# is a file, since a service that is started keeps what it was started with;
-# what a terminal would have written over is left out.
+# Runs a command of the shell on the machine, sh or another one: exit status,
+# output. The output is a file, since a service that is started keeps what it
+# was started with; what a terminal would have written over is left out.
 
 sub run {
     my ($self, $command, %opt) = @_;
@@ -125,7 +125,7 @@ sub run {
     my $out = "$self->{dir}/run-" . ++$self->{n};
     my @chroot = $self->{root} eq '' ? () : ('chroot', $self->{root});
     my $pid = CdmStop::Process::run_in_background(
-        [@chroot, 'sh', '-ec', $command],
+        [@chroot, $opt{shell} // 'sh', '-ec', $command],
         stdout => $out, stderr => $out, stdin => $opt{stdin},
         env => { PATH => '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL => 'C.UTF-8',
                  DEBIAN_FRONTEND => 'noninteractive' });
@@ -193,7 +193,8 @@ sub follow_readme {
             next;
         }
 
-        $said .= $self->must($text, stdin => "$self->{dir}/typed");
+        $said .= $self->must($text, shell => 'bash',
+            stdin => "$self->{dir}/typed");
     }
 
     return $said;
