@@ -66,6 +66,7 @@ my @table = (
     ['docs/QUICKSTART.md', 'apt-get', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'make', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'install -d', 't/quickstart.t'],
+    ['docs/QUICKSTART.md', 'touch', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'cp docs', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'service', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'umask', 't/quickstart.t'],

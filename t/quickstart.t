@@ -47,6 +47,9 @@ my @typed = (
 );
 my $left_out = qr/^(?:apt-get .*|make|make demo)\n/m;
 
+# nobody but root can give a file away
+$left_out = qr/$left_out|^chown .*\n/m if $>;
+
 sub here {
     my ($words) = @_;
 
@@ -72,7 +75,8 @@ $t->write_secret('input/alice', "$alice\n");
 $t->write_secret($_, "$alice\n") for 'secrets/cdm-gateway', 'desk/token';
 $t->write('desk/docs/examples/quickstart.conf',
     here($t->read($t->root . '/docs/examples/quickstart.conf')));
-symlink $t->root . '/build', "$dir/desk/build" or die "symlink: $!\n";
+symlink $t->root . "/$_", "$dir/desk/$_" or die "symlink: $!\n"
+    for qw(build src);
 
 # a module that is linked in needs no line that loads it
 
@@ -107,6 +111,10 @@ $blocks[$restart]{commands} =~ s/^service nginx restart\n//;
 replay(@blocks[0 .. $restart - 1]);
 $t->start;
 replay(@blocks[$restart .. $#blocks]);
+
+is(sprintf('%o', (stat "$dir/log/cdm_stop.jsonl")[2] & 07777), '640',
+    'not everybody may read the records');
+ask_the_policy();
 
 is(scalar($cdm->requests), 1, 'one stop got to CDM');
 is(scalar(grep { ($_->{verdict} // '') eq 'stopped' }
@@ -144,6 +152,24 @@ sub replay {
         is(same(there(shift @said // 'nothing')), same($block->{said}),
             'what is printed: ' . ($first // ''));
     }
+
+    return;
+}
+
+
+# What was installed as cdm-stop-policy is asked about the site that was copied.
+
+sub ask_the_policy {
+    local $ENV{ASAN_OPTIONS} = ($ENV{ASAN_OPTIONS} // '') . ':detect_leaks=0';
+
+    my ($exit, $said) = CdmStop::Process::capture("$dir/bin/cdm-stop-policy",
+        '--nginx', $t->{binary}, '--module', $module // '',
+        "$dir/conf.d/cdm-stop.conf", qw(--user alice --domain acme --job),
+        'etl_daily', '--project', $t->PROJECT, '--cluster', $t->CLUSTER);
+
+    is($said, "allow by rule alice\n  deny prod-freeze: not job=~^prod_\n"
+        . "  allow alice: matches\n", 'who could stop it');
+    is($exit, 0, 'an answer');
 
     return;
 }
