@@ -24,6 +24,7 @@ my $code = join "\n", map { $source{$_} } sort keys %source;
 
 my $t = CdmStop::Test->new;
 $t->iam;
+$t->cert('good');
 CdmStop::Process::capture('openssl', 'genpkey', '-algorithm', 'ed25519',
                           '-out', $t->path('secrets/password.pem'));
 chmod 0600, $t->path('secrets/password.pem');
@@ -287,7 +288,8 @@ sub whole {
     $example =~ s{^http \{\n(.*)^\}\n}{$1}ms;
     $example =~ s{/etc/nginx/secrets/[\w-]+}{%%TESTDIR%%/secrets/password}g;
     $example =~ s{/var/log/nginx/}{%%TESTDIR%%/}g;
-    $example =~ s{listen 443 ssl;}{listen 127.0.0.1:%%PORT%%;}g;
+    $example =~ s{/etc/nginx/tls/gateway}{%%TESTDIR%%/certs/good}g;
+    $example =~ s{listen 443 ssl;}{listen 127.0.0.1:%%PORT%% ssl;}g;
 
     my $guard = $example =~ /^\s*cdm_stop\s/m ? '' : 'cdm_stop huawei;';
     my $zone = $example =~ /cdm_stop_zone/ ? '' : 'cdm_stop_zone cdm:1m;';

@@ -44,6 +44,7 @@ my %goal = (
 # is left out is in the third place, with its reason.
 
 my @table = (
+    ['README.md', 'apt-get', ['a bare Debian begins so in .ci/run']],
     ['README.md', 'curl -X PUT', [$NAMES]],
     ['README.md', './configure', [$BUILD]],
     ['docs/AUDIT.md', 'openssl rand', 'run'],
