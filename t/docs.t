@@ -290,6 +290,7 @@ sub whole {
     $example =~ s{/var/log/nginx/}{%%TESTDIR%%/}g;
     $example =~ s{/etc/nginx/tls/gateway}{%%TESTDIR%%/certs/good}g;
     $example =~ s{listen 443 ssl;}{listen 127.0.0.1:%%PORT%% ssl;}g;
+    $example =~ s{listen 127\.0\.0\.1:8080;}{listen 127.0.0.1:%%PORT%%;}g;
 
     my $guard = $example =~ /^\s*cdm_stop\s/m ? '' : 'cdm_stop huawei;';
     my $zone = $example =~ /cdm_stop_zone/ ? '' : 'cdm_stop_zone cdm:1m;';
@@ -315,6 +316,7 @@ EOI
 
     if ($example =~ /^\s*server\s*\{/m) {
         $http = $example;
+        $location = $guard && "$guard $rest";
 
     } elsif ($example =~ /^location/m) {
         $server = $example;

@@ -63,6 +63,7 @@ my @table = (
     ['docs/CDM-STOP-AUDIT.md', 'cdm-stop-audit', 'run'],
     ['docs/EXAMPLES.md', 'curl', [$NAMES]],
     ['docs/PACKAGE.md', 'apt-get install', [$PACKAGE]],
+    ['docs/PACKAGE.md', 'rm -f', 't/quickstart.t'],
     ['docs/PACKAGE.md', 'rm /etc', [$PACKAGE]],
     ['docs/QUICKSTART.md', 'apt-get', 't/quickstart.t'],
     ['docs/QUICKSTART.md', 'make', 't/quickstart.t'],
@@ -300,7 +301,7 @@ my @other = (
     ['/var/log/nginx', $dir],
     ['/run/nginx.pid', "$dir/nginx.pid"],
     ['/run/cdm', "$dir/run"],
-    ['http://127.0.0.1/', 'http://127.0.0.1:' . $t->port . '/'],
+    ['http://127.0.0.1:8080/', 'http://127.0.0.1:' . $t->port . '/'],
     ['https://iam.cn-north-4.myhuaweicloud.com',
         'http://127.0.0.1:' . $t->port('IAM')],
 );

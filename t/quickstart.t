@@ -119,6 +119,13 @@ ask_the_policy();
 is(scalar($cdm->requests), 1, 'one stop got to CDM');
 is(scalar(grep { ($_->{verdict} // '') eq 'stopped' }
         $t->records('log/cdm_stop.jsonl')), 1, 'and its record says so');
+
+# the package has files of its own in the place of those
+
+my ($remove) = $t->read($t->root . '/docs/PACKAGE.md') =~ /^(rm -f .*)$/m;
+CdmStop::Process::capture('sh', '-c', here($remove));
+is(join(' ', glob("$dir/{bin,modules-enabled}/*")), "$dir/bin/nginx",
+    'docs/PACKAGE.md removes what would be found before the package');
 $t->done;
 
 
