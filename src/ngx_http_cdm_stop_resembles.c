@@ -22,6 +22,12 @@
 #define NGX_HTTP_CDM_STOP_CONTROL   0x03    /* a control character, a blank */
 
 
+/* what a soft slash is at the end of: a segment, or its parameters */
+
+#define NGX_HTTP_CDM_STOP_SPLIT     1
+#define NGX_HTTP_CDM_STOP_CUT       2
+
+
 /*
  * A target without escapes.  Some parsers skip controls and blanks, to others
  * they are an end; some take characters beyond ASCII for the ASCII ones that
@@ -168,7 +174,16 @@ ngx_http_cdm_stop_any_reading(u_char *p, u_char *last)
         case NGX_HTTP_CDM_STOP_SOFT:
             ngx_http_cdm_stop_readings_add(&r, &s, soft);
 
-            soft = (*p == NGX_HTTP_CDM_STOP_SOFT);
+            if (*p == '/') {
+                soft = 0;
+
+            } else if (s.parameters) {
+                soft = NGX_HTTP_CDM_STOP_CUT;
+
+            } else if (soft == 0) {
+                soft = NGX_HTTP_CDM_STOP_SPLIT;
+            }
+
             ngx_http_cdm_stop_segment_start(&s);
             break;
 
@@ -550,6 +565,12 @@ ngx_http_cdm_stop_readings_add(ngx_http_cdm_stop_readings_t *r,
             } else {
                 next.junk[m] |= 2;
             }
+        }
+
+        /* cut, with the parameters that it is the end of */
+
+        if (soft == NGX_HTTP_CDM_STOP_CUT) {
+            next.junk[m] |= r->junk[m];
         }
 
         /* the end of the segment before it, which is no fixed one then */

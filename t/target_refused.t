@@ -144,6 +144,11 @@ T05 parameters of segments
 T05 parameters encoded
     {jobs}/J%3Ba=b/stop  {jobs}/J%3b/stop  {stop}%3Ba=b  {stop}%3b
     {stop}%253bx  /v1.1%3bx/{P}/clusters/{C}/cdm/job/J/stop
+T05 slashes encoded in parameters
+    /v1.1/{P}/clusters/{C}/cdm/job;x%2fy/J/stop  {jobs};x%2fy%2fz/J/stop
+    /v1.1/{P}/clusters/{C}/cdm;a%2Fb/job/J/stop  {jobs};%5cx/J/stop
+    {jobs};a\x5cb/J/stop  {jobs};%252fx/J/stop  {jobs}%3bx%2fy/J/stop
+    {jobs}/X/..;a%2fb/J/stop  {jobs};%2f../J/stop  /;a%2fb{stop}
 T05 dot segments with parameters
     {jobs}/X/..;/J/stop  {jobs}/.;/J/stop  /x/..;a=b{stop}
     {jobs}/X/..%3b/J/stop  /x/../v1.1;a/{P}/clusters/{C}/cdm/job/..;x/stop
