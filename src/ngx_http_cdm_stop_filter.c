@@ -262,6 +262,10 @@ ngx_http_cdm_stop_keep_back(ngx_http_request_t *r,
 
     r->main->count++;
 
+    /* that of upstream, which is done with this answer, is of no use now */
+
+    r->write_event_handler = ngx_http_request_empty_handler;
+
     ngx_http_cdm_stop_wake_later(r, ctx);
 
     return NGX_DONE;

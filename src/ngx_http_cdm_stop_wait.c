@@ -53,6 +53,16 @@ ngx_http_cdm_stop_wait(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
         return NGX_AGAIN;
     }
 
+    /* it may do so before the wake that is posted: once is enough */
+
+    if (ctx->wake.posted) {
+        ngx_delete_posted_event(&ctx->wake);
+    }
+
+    if (ctx->wake.timer_set) {
+        ngx_del_timer(&ctx->wake);
+    }
+
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
 
     rc = ctx->look(cdmcf, ctx, &found);
@@ -197,10 +207,6 @@ ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
         }
     }
 
-    ngx_queue_insert_tail(&group->requests, &ctx->queue);
-    cdmcf->worker->waiting++;
-    ctx->waiting = 1;
-
     /* the cleanup of the context ends the wait if the client leaves */
 
     r->read_event_handler = ngx_http_test_reading;
@@ -213,6 +219,10 @@ ngx_http_cdm_stop_wait_add(ngx_http_request_t *r,
     } else if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
         return NGX_ERROR;
     }
+
+    ngx_queue_insert_tail(&group->requests, &ctx->queue);
+    cdmcf->worker->waiting++;
+    ctx->waiting = 1;
 
     ctx->wake.handler = ngx_http_cdm_stop_wake_handler;
     ctx->wake.data = r;
