@@ -19,6 +19,7 @@ static u_char *ngx_http_cdm_stop_find_echo(u_char *p, u_char *last,
 static size_t ngx_http_cdm_stop_echo_len(u_char *p, u_char *last,
     ngx_str_t *token);
 static u_char *ngx_http_cdm_stop_header_end(ngx_buf_t *b);
+static ngx_uint_t ngx_http_cdm_stop_header_interim(u_char *p, u_char *last);
 
 
 void
@@ -156,12 +157,17 @@ ngx_http_cdm_stop_echo_len(u_char *p, u_char *last, ngx_str_t *token)
 }
 
 
-/* the body, which may follow in the same buffer, is not ours to change */
+/*
+ * The body, which may follow in the same buffer, is not ours to change.  What
+ * follows an interim answer is another header.
+ */
 
 static u_char *
 ngx_http_cdm_stop_header_end(ngx_buf_t *b)
 {
-    u_char  *p;
+    u_char  *p, *start;
+
+    start = b->start;
 
     for (p = b->start; p + 1 < b->last; p++) {
 
@@ -172,9 +178,34 @@ ngx_http_cdm_stop_header_end(ngx_buf_t *b)
         }
 
         if (p[1] == LF || (p[1] == CR && p + 2 < b->last && p[2] == LF)) {
-            return p;
+
+            if (!ngx_http_cdm_stop_header_interim(start, p)) {
+                return p;
+            }
+
+            p += (p[1] == LF) ? 1 : 2;
+            start = p + 1;
         }
     }
 
     return b->last;
+}
+
+
+/* a status line of 1xx */
+
+static ngx_uint_t
+ngx_http_cdm_stop_header_interim(u_char *p, u_char *last)
+{
+    p = memchr(p, ' ', last - p);
+
+    if (p == NULL) {
+        return 0;
+    }
+
+    while (p < last && *p == ' ') {
+        p++;
+    }
+
+    return p < last && *p == '1';
 }

@@ -88,6 +88,14 @@ ngx_http_cdm_stop_upstream_conf(ngx_conf_t *cf,
                                    |NGX_HTTP_UPSTREAM_IGN_XA_BUFFERING
                                    |NGX_HTTP_UPSTREAM_IGN_XA_CHARSET;
 
+#if (nginx_version >= 1029000)
+
+    /* nor does it get past the filter that holds its answer back */
+
+    conf->unsent.pass_early_hints = 0;
+
+#endif
+
     conf->sent = conf->unsent;
     conf->sent.next_upstream = 0;
 
