@@ -233,6 +233,7 @@ ngx_http_cdm_stop_verified_publish(ngx_shm_zone_t *shm_zone, u_char *digest,
     size_t                         len;
     int64_t                        now;
     ngx_int_t                      rc;
+    ngx_uint_t                     by_gateway;
     ngx_http_cdm_stop_zone_t      *zone;
     ngx_http_cdm_stop_known_t     *known;
     ngx_http_cdm_stop_verifier_t  *verifier;
@@ -259,6 +260,8 @@ ngx_http_cdm_stop_verified_publish(ngx_shm_zone_t *shm_zone, u_char *digest,
 
     if (known->size != ngx_http_cdm_stop_known_size(len)) {
 
+        by_gateway = known->by_gateway;
+
         ngx_http_cdm_stop_known_free(zone, known);
 
         known = ngx_http_cdm_stop_known_create(zone, key, len, now);
@@ -267,6 +270,8 @@ ngx_http_cdm_stop_verified_publish(ngx_shm_zone_t *shm_zone, u_char *digest,
             rc = NGX_ERROR;
             goto done;
         }
+
+        known->by_gateway = by_gateway;
     }
 
     if (facts) {

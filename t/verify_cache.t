@@ -16,8 +16,9 @@ my $t = CdmStop::Test->new(log => 'info');
 my $iam = $t->iam;
 my $cdm = $t->cdm;
 
-my %cache = (short => '2s', long => '60s');
-my %user = (short => 'somebody-else', long => 'cdm-gateway');
+my %cache = (short => '2s', long => '60s', asked => '2s');
+my %user = (short => 'somebody-else', long => 'cdm-gateway',
+            asked => 'cdm-gateway');
 
 my $iams = join '', map { <<"EOC" } sort keys %cache;
     cdm_stop_iam $_ {
@@ -97,9 +98,9 @@ sub statuses {
 }
 
 sub stop {
-    my ($mode, $token) = @_;
+    my ($mode, $token, %arg) = @_;
 
-    return $t->finish(start($mode, $token));
+    return $t->finish(start($mode, $token, %arg));
 }
 
 sub code {
@@ -158,6 +159,28 @@ subtest 'revoked' => sub {
     # what one identity knows another does not use
     is(code(stop('long', $token)), 'CDMSTOP.0102', 'K06 another identity');
     is(scalar($iam->gets), $gets + 2, 'K06 asks for itself');
+};
+
+
+# a token that may not be asked about by itself is not tried so again
+
+subtest 'asked about by the gateway' => sub {
+    my @own = (project => 'c' x 32);
+    my $token = token(@own);
+    my $gets = $iam->gets;
+
+    $iam->script({ when => { method => 'GET',
+        header => { 'X-Auth-Token' => $token } }, answer => 'no_right' });
+
+    is(stop('asked', $token, @own)->{status}, 200, 'I08 a good token');
+    is(scalar($iam->gets), $gets + 2, 'I08 asked about in both ways');
+
+    $t->wait_for(sub {
+        stop('asked', $token, @own);
+        $iam->gets > $gets + 2;
+    }, what => 'the end of verify_cache');
+    is(scalar($iam->gets), $gets + 3, 'I08 then by the gateway alone');
+    $iam->script;
 };
 
 
