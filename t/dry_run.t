@@ -40,6 +40,7 @@ http {
     }
     server {
         listen 127.0.0.1:%%PORT%%;
+        location = /status { cdm_stop_status; }
         location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
     }
     server {
