@@ -204,7 +204,7 @@ ngx_http_cdm_stop_json_state(ngx_http_cdm_stop_out_t *out,
         state = health->success ? "ok" : "idle";
     }
 
-    retry = ngx_max(iv->retry, iv->rest);
+    retry = ngx_max(iv->next, iv->rest);
 
     ngx_http_cdm_stop_out_word(out, "state", state);
     ngx_http_cdm_stop_json_word(out, "cause",
@@ -212,7 +212,7 @@ ngx_http_cdm_stop_json_state(ngx_http_cdm_stop_out_t *out,
                                 ? ngx_http_cdm_stop_json_cause(iv->identity,
                                                                health->cause)
                                 : NULL);
-    ngx_http_cdm_stop_out_time(out, "retry", retry ? retry : -1);
+    ngx_http_cdm_stop_out_time(out, "retry", retry > 0 ? retry : -1);
     ngx_http_cdm_stop_out_time(out, "last_success",
                                health->success ? health->success : -1);
     ngx_http_cdm_stop_out_time(out, "last_failure",

@@ -82,7 +82,7 @@ ngx_http_cdm_stop_judge(ngx_http_cdm_stop_view_t *view)
             rc |= ngx_http_cdm_stop_unready(view,
                                           ngx_http_cdm_stop_judge_code(cause),
                                           &iv[i].identity->name, NULL,
-                                          ngx_max(cause->retry, cause->rest));
+                                          ngx_max(cause->next, cause->rest));
         }
     }
 

@@ -81,7 +81,9 @@ typedef struct {
     ngx_uint_t                     verifying;   /* calls in flight */
     int64_t                        left;        /* least of the good ones */
     uint64_t                       generation;  /* greatest */
-    int64_t                        retry;       /* longest */
+    int64_t                        retry;       /* ms, longest */
+    int64_t                        next;        /* ms, soonest of a failed one,
+                                                   -1: none failed */
     int64_t                        verify_retry;
     int64_t                        rest;        /* of the identity, refused */
     ngx_http_cdm_stop_fail_e       fail;

@@ -94,6 +94,7 @@ ngx_http_cdm_stop_view_zone(ngx_http_cdm_stop_view_t *view)
         ngx_memzero(iv, sizeof(ngx_http_cdm_stop_identity_view_t));
         iv->identity = identities[i];
         iv->left = -1;
+        iv->next = -1;
     }
 
     /* nothing is allocated while the zone is locked */
@@ -249,6 +250,7 @@ ngx_http_cdm_stop_view_token(ngx_http_cdm_stop_view_t *view,
 
     if (t.failures) {
         iv->fail = t.fail;
+        iv->next = (iv->next == -1) ? t.retry : ngx_min(iv->next, t.retry);
     }
 
     if (t.good) {

@@ -203,6 +203,30 @@ for (['throttled', 'iam_throttled'], ['server_error', 'iam_answer']) {
 }
 
 
+subtest 'the next try is the soonest of all projects' => sub {
+    my %rest = (&PROJECT => 600, '2' x 32 => 200);
+
+    $iam->script(map { {
+        when => { body => qr/$_/ }, answer => 'throttled',
+        headers => ['Retry-After' => $rest{$_}]
+    } } sort keys %rest);
+    with();
+    is($t->put_stop(project => $_)->{status}, 503, "no token for $_")
+        for sort keys %rest;
+
+    my $json = $metrics->json;
+    my ($soon, $late) = sort { $a <=> $b } map { $_->{retry} }
+        @{$json->{tokens}};
+
+    cmp_ok($late - $soon, '>', 50, 'one rests longer than the other');
+    is($json->{identities}[0]{retry}, $soon, 'of the identity');
+    is($json->{ready}{reasons}[0]{retry}, $soon, 'of the reason');
+    cmp_ok($metrics->text->{'cdm_stop_iam_backoff_seconds{identity="huawei"}'},
+           '>', $soon + 50, 'the metric is that of the longest');
+    $iam->script;
+};
+
+
 subtest 'tokens that live too short' => sub {
     $iam->script({ life => 5 });
     my $name = 'user' . ($user + 1);
