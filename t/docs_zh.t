@@ -35,8 +35,8 @@ my %word = (
 );
 my %label = ('Syntax' => '语法', 'Default' => '默认值', 'Context' => '上下文');
 
-# Huawei Cloud says Token, 账号, 作业, 消息头, 终端节点
-my @wrong = qw(令牌 帐号 帐户 任务 报头 标头 端点);
+# Huawei Cloud says Token, 账号, 作业, 消息头, 终端节点, 凭证
+my @wrong = qw(令牌 帐号 帐户 任务 报头 标头 端点 凭据 续期);
 
 my $chinese = qr/\p{Han}/;
 
@@ -61,6 +61,8 @@ for my $file (sort keys %document) {
     report("$other: punctuation", punctuation(\@zh));
     report("$other: words", words(\@zh));
 }
+
+report('src/page/words.js: words', page_words());
 
 is_deeply([sort map { s{\A\Q$root\E/}{}r } glob("$root/docs/zh-CN/*")],
     [sort grep { m{/} } values %document], 'no other document in zh-CN');
@@ -335,4 +337,17 @@ sub words {
     return map {
         $_->{text} =~ /($wrong)/ ? "line $_->{line}: $1" : ()
     } @$parts;
+}
+
+
+# The page says the same, with no blank between what is put in and a unit.
+
+sub page_words {
+    my $wrong = join '|', @wrong;
+    my $line = 0;
+
+    return map {
+        $line++;
+        /($wrong|限流|何人|缘由|\{p\d+\} \p{Han})/ ? "line $line: $1" : ()
+    } split /\n/, text_of('src/page/words.js');
 }

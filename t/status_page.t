@@ -93,6 +93,7 @@ my $b = CdmStop::Browser->new(dir => $t->path('browser'),
 $b->size(1280, 900)->prefers(theme => 'light', language => 'en-US');
 
 healthy();
+decided();
 trouble();
 careful();
 languages();
@@ -164,7 +165,7 @@ sub healthy {
     state_is('Stops are possible', 'healthy: the line says so');
     like($b->text('#state-why'), qr/^6 projects have a good token$/m,
         'healthy: with what');
-    like($b->text('#state-why'), qr/nearest end of a token is in \d+ h/,
+    like($b->text('#state-why'), qr/next token expires in 9 h 3 min$/m,
         'healthy: and for how long');
     is($b->js('return document.documentElement.className.match(/is-\w+/)[0]'),
         'is-ok', 'healthy: its mark');
@@ -174,7 +175,7 @@ sub healthy {
     is($b->js('return document.querySelectorAll("#token-rows tr").length'),
         6, 'healthy: a row for each project');
     like($b->text('#token-rows tr'), qr/\A[0-9a-f]{32}\s+huawei\s+good\s+
-        9\ h\ 4\ min\ left\s+renewed\ in\ 4\ h\s+14\ h\s+9\z/x,
+        9\ h\ 3\ min\ left\s+renews\ in\ 4\ h\s+14\ h\s+9\z/x,
         'healthy: the most urgent token first');
     is($b->js('return document.querySelectorAll("#token-rows rect")[1]'
         . '.getAttribute("width")'), 378, 'healthy: and its bar of life');
@@ -185,20 +186,65 @@ sub healthy {
         200\ ·\ 384\ ms\z/x, 'healthy: the last stop first');
     like($b->text('#iam'), qr/healthy.*412 valid, 9 refused, 0 failed/s,
         'healthy: IAM');
-    like($b->text('#cdm'), qr/Stops sent: 1,912.*186 ms median/s,
+    like($b->text('#cdm'), qr/Stops sent: 1,927.*186 ms median/s,
         'healthy: CDM');
     like($b->text('#audit'), qr/written.*\bLost\s+0\b.*9f3c514a170f2e41\ at
-        \ 3,959.*Checkpoint\s+at\ 3,957,\ \d+\ s\ ago/xs, 'healthy: the audit');
+        \ 3,968.*Checkpoint\s+at\ 3,968,\ \d+\ s\ ago/xs, 'healthy: the audit');
     like($b->text('#rules'), qr/etl-owners.*allowed\s+1,204.*by\ default
         .*denied\s+32/xs, 'healthy: decisions by rule');
-    like($b->text('#plot-decisions'), qr/allowed 126\s+denied 41/,
-        'healthy: decisions of the hour');
+    like($b->text('#plot-decisions'), qr/\A10\s+60\ min\ ago\s+at\ most
+        \ 8\ a\ minute\s+now\s+allowed\ 94\s+denied\ 23\s+
+        ended\ before\ a\ decision\ 3\s/x, 'healthy: decisions of the hour');
+    is($b->text('#h-verdicts'), 'What became of stops, last hour',
+        'healthy: a verdict is counted for all stops');
+    like($b->text('#plot-verdicts'), qr/\A10\s.*stopped\ 80\s+
+        already\ stopped\ 7\s+not\ stopped\ 3\s+unknown\ 4\s+
+        not\ sent\ 26\s/xs, 'healthy: verdicts, on the same scale');
+    is($b->js(<<'EOJ'), 'f-quiet f-quiet', 'healthy: a refusal is no alarm');
+return ['decisions', 'verdicts'].map(function (plot) {
+    return document.querySelector('#plot-' + plot + ' .legend li:nth-child('
+        + (plot === 'decisions' ? 2 : 5) + ') svg').firstChild
+        .getAttribute('class');
+}).join(' ');
+EOJ
 
     my @urls = $b->requested;
 
     is_deeply([grep { !m{\A(?:\Q$url\E(?:\?format=json)?\z|data:)} } @urls],
         [], 'L08 it asks for itself and its JSON, nothing else');
     cmp_ok(scalar(grep { /format=json/ } @urls), '>=', 1, 'and for these');
+
+    return;
+}
+
+
+# what let a stop pass, or kept it, is said as it was
+
+sub decided {
+    my $status = made('healthy');
+    my @allow = (decision => 'allow', rule => undef, reason => undef,
+                 sent => CdmStop::MadeStatus::true(), code => undef);
+    my @deny = (decision => 'deny', rule => undef, reason => undef,
+                sent => CdmStop::MadeStatus::false(), status => 403);
+    my @case = (['no policy', @allow], ['by default', @deny,
+        code => 'CDMSTOP.0201'], ['by default', @allow, decision => 'deny'],
+        ['no reason given', @deny, code => 'CDMSTOP.0205']);
+    my $i = 0;
+
+    for my $case (@case) {
+        my ($said, %more) = @$case;
+        my $stop = $status->{last}[$i++];
+
+        %$stop = (%$stop, %more);
+    }
+
+    show($status);
+    visit();
+
+    is_deeply($b->js('return Array.prototype.slice.call(document'
+        . '.querySelectorAll("#stop-rows td:nth-child(4)"), 0, 4)'
+        . '.map(function (cell) { return cell.textContent; })'),
+        [map { $_->[0] } @case], 'why a stop passed, or did not');
 
     return;
 }
@@ -229,7 +275,7 @@ sub trouble {
         'IAM down: no stop, and why');
     is($b->js('return document.documentElement.className.match(/is-\w+/)[0]'),
         'is-bad', 'IAM down: its mark');
-    like($b->text('#state-why'), qr/^identity huawei, next try in 41 s$/m,
+    like($b->text('#state-why'), qr/^identity huawei, next try in 35 s$/m,
         'IAM down: which identity');
     like($b->js('return document.title'), qr/\A✕ /, 'IAM down: the title');
 
@@ -299,7 +345,7 @@ sub careful {
     like($b->text('#state-why'), qr/1\ project\ has\ no\ usable\ token
         .*syslog:\S+\ records\ are\ being\ lost\ \(Connection\ refused\)
         .*another\ instance\ has\ this\ file.*got\ no\ answer\ of\ CDM
-        .*7\ projects\ have\ a\ good\ token.*is\ in\ 9\ h/xs,
+        .*7\ projects\ have\ a\ good\ token.*expires\ in\ 9\ h/xs,
         'much at once: and all the rest');
     like($b->text('#iam'), qr/huawei\s+healthy.*otc-agency\s+refused\ by\ IAM
         .*rather-long-name\s+not\ asked\ yet/xs, 'much at once: identities');

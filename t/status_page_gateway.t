@@ -162,11 +162,11 @@ sub stops {
     like(first_row('etl_orders'), qr/airflow\@acme\s+INC-1\ fail\ over\s+
         rule\ everything\s+stopped\s+200\ ·\ \d/x, 'a stop as it was');
     like($b->text('#token-rows tr'), qr/\A1551c7f6\w+\s+huawei\s+good\s+
-        23\ h\ left\s+renewed\ in\ 1[89]\ h/x, 'with the token that it got');
+        23\ h\ left\s+renews\ in\ 1[89]\ h/x, 'with the token that it got');
     like($b->text('#plot-decisions'), qr/allowed 1\s+denied 0/,
         'in the plot');
-    like($b->text('#audit'), qr/Written\s+2\s.*keyed,?.*signed
-        |keyed,\ signed.*Written\s+2\s/xs, 'with intent and outcome');
+    like($b->text('#audit'), qr/Written\s+2\s.*keyed.*signed
+        |keyed\ ·\ signed.*Written\s+2\s/xs, 'with intent and outcome');
 
     $t->put_stop(job => 'prod_ledger', headers =>
         ['X-Principal' => 'mallory@acme', 'X-Reason' => 'why not']);

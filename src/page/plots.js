@@ -6,7 +6,10 @@
 
 var MINUTES = 60;
 var HEIGHT = 100;
-var LEAST = 4;                  /* so much fills the height at the least */
+var LEAST = 4;                  /* the top of the scale, at the least */
+var ROUND = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20];
+var STRIPE = 2;                 /* units of the height, as is the */
+var GAP = 2;                    /* ground between two */
 
 
 function sum(values) {
@@ -28,11 +31,43 @@ function stacked(series) {
 }
 
 
-function bars(up, down) {
-    var highest = Math.max.apply(null, stacked(up).concat(1));
-    var lowest = Math.max.apply(null, stacked(down).concat(0));
-    var scale = HEIGHT / Math.max(highest + lowest, LEAST);
-    var zero = HEIGHT - lowest * scale;
+/* the highest bar of some series */
+
+function highest(series) {
+    return Math.max.apply(null, stacked(series).concat(0));
+}
+
+
+/* a round number above the highest bar */
+
+function roundUp(n) {
+    var step = Math.pow(10, Math.max(0, Math.floor(Math.log10(n || 1)) - 1));
+
+    while (!ROUND.some(function (r) { return r * step > n; })) {
+        step *= 10;
+    }
+
+    return step * ROUND.filter(function (r) { return r * step > n; })[0];
+}
+
+
+/* plots that stand side by side have one scale */
+
+function scaleOf(pairs) {
+    var down = Math.max.apply(null, pairs.map(function (pair) {
+        return highest(pair.down);
+    }));
+    var up = Math.max.apply(null, pairs.map(function (pair) {
+        return highest(pair.up);
+    }));
+
+    return { up: Math.max(roundUp(up), LEAST), down: down };
+}
+
+
+function bars(up, down, scale) {
+    var unit = HEIGHT / (scale.up + scale.down);
+    var zero = scale.up * unit;
     var picture = svg('svg', { viewBox: '0 0 600 ' + HEIGHT,
                                preserveAspectRatio: 'none' });
     var i;
@@ -42,8 +77,11 @@ function bars(up, down) {
             x2: i * 150, y1: 0, y2: HEIGHT }));
     }
 
+    picture.appendChild(svg('line', { 'class': 'grid', x1: 0, x2: 600,
+                                      y1: 0, y2: 0 }));
+
     for (i = 0; i < MINUTES; i++) {
-        picture.appendChild(minute(i, up, down, zero, scale));
+        picture.appendChild(minute(i, up, down, zero, unit));
     }
 
     picture.appendChild(svg('line', { 'class': 'axis', x1: 0, x2: 600,
@@ -52,29 +90,39 @@ function bars(up, down) {
 }
 
 
-function minute(i, up, down, zero, scale) {
+/* a box, or the stripes of one: the same in a bar and in the legend */
+
+function filled(one, x, y, width, height) {
+    var d = '';
+    var at;
+
+    if (!one.striped) {
+        return svg('rect', { 'class': one.fill, x: x, y: y, width: width,
+                             height: height });
+    }
+
+    for (at = 0; at < height; at += STRIPE + GAP) {
+        d += 'M' + x + ' ' + (y + at) + 'h' + width + 'v'
+            + Math.min(STRIPE, height - at) + 'h-' + width + 'z';
+    }
+
+    return svg('path', { 'class': one.fill, d: d });
+}
+
+
+function minute(i, up, down, zero, unit) {
     var x = i * 600 / MINUTES + 1;
     var y = zero;
     var bar = svg('g', {});
     var told = [];
 
     function block(one, top, height) {
-        var box = { 'class': one.fill, x: x, y: top, width: 8,
-                    height: height };
-        var j;
-
-        bar.appendChild(svg('rect', box));
-
-        for (j = 1; one.hatch && j < height; j += 5) {
-            bar.appendChild(svg('line', { 'class': 'hatch', x1: x, x2: x + 8,
-                y1: top + j, y2: top + j }));
-        }
-
+        bar.appendChild(filled(one, x, top, 8, height));
         told.push(one.label + ': ' + count(one.values[i]));
     }
 
     up.forEach(function (one) {
-        var height = (one.values[i] || 0) * scale;
+        var height = (one.values[i] || 0) * unit;
 
         if (height > 0) {
             y -= height;
@@ -85,7 +133,7 @@ function minute(i, up, down, zero, scale) {
     y = zero;
 
     down.forEach(function (one) {
-        var height = (one.values[i] || 0) * scale;
+        var height = (one.values[i] || 0) * unit;
 
         if (height > 0) {
             block(one, y, height);
@@ -112,23 +160,19 @@ function titled(text) {
 
 
 function swatch(one) {
-    var box = svg('svg', { viewBox: '0 0 10 10', 'aria-hidden': 'true' },
-        svg('rect', { 'class': one.fill, width: 10, height: 10 }));
-
-    if (one.hatch) {
-        box.appendChild(svg('path', { 'class': 'hatch',
-                                      d: 'M0 2.5h10M0 7.5h10' }));
-    }
-
-    return box;
+    return svg('svg', { viewBox: '0 0 10 10', 'aria-hidden': 'true' },
+               filled(one, 0, 0, 10, 10));
 }
 
 
-function plot(node, up, down) {
+function plot(node, pair, scale) {
+    var up = pair.up;
+    var down = pair.down;
     var series = up.concat(down);
     var list = series.map(function (one) {
         return count(sum(one.values)) + ' ' + one.label;
     }).join(lang ? '，' : ', ');
+    var tallest;
 
     if (!node.firstChild) {
         fill(node, el('div', { 'class': 'plot', role: 'img' }),
@@ -137,16 +181,18 @@ function plot(node, up, down) {
              el('details', {}, el('summary'), el('div')));
     }
 
-    once(node.children[0], series, function () {
-        return bars(up, down);
+    once(node.children[0], [series, scale], function () {
+        return [el('span', { 'class': 'top' }, count(scale.up)),
+                bars(up, down, scale)];
     });
 
     node.children[0].setAttribute('aria-label', t('plot_of', { list: list }));
 
-    once(node.children[1], sum(stacked(series)), function () {
+    tallest = Math.max(highest(up), highest(down));
+
+    once(node.children[1], tallest, function () {
         return [el('span', {}, t('minutes_ago', { n: 60 })),
-                el('span', {}, sum(stacked(series)) ? t('per_minute',
-                    { n: Math.max.apply(null, stacked(series)) })
+                el('span', {}, tallest ? t('per_minute', { n: tallest })
                     : t('nothing')),
                 el('span', {}, t('now'))];
     });
@@ -198,20 +244,25 @@ function plots() {
     }).map(function (verdict) {
         return { values: verdicts[verdict] };
     }));
+    var decided = {
+        up: [{ label: t('allowed'), fill: 'f-ok', values: data.hour.allow }],
+        down: [{ label: t('denied'), fill: 'f-quiet',
+                 values: data.hour.deny },
+               { label: t('undecided'), fill: 'f-quiet', striped: true,
+                 values: data.hour.none }]
+    };
+    var became = {
+        up: [{ label: t('v_stopped'), fill: 'f-ok', values: verdicts.stopped },
+             { label: t('v_already_stopped'), fill: 'f-ok', striped: true,
+               values: verdicts.already_stopped }],
+        down: [{ label: t('v_other'), fill: 'f-bad', values: rest },
+               { label: t('v_unknown'), fill: 'f-bad', striped: true,
+                 values: verdicts.unknown },
+               { label: t('v_not_sent'), fill: 'f-quiet',
+                 values: verdicts.not_sent }]
+    };
+    var scale = scaleOf([decided, became]);
 
-    plot($('plot-decisions'),
-        [{ label: t('allowed'), fill: 'f-ok', values: data.hour.allow }],
-        [{ label: t('denied'), fill: 'f-bad', values: data.hour.deny },
-         { label: t('undecided'), fill: 'f-early', hatch: true,
-           values: data.hour.none }]);
-
-    plot($('plot-verdicts'),
-        [{ label: t('v_stopped'), fill: 'f-ok', values: verdicts.stopped },
-         { label: t('v_already_stopped'), fill: 'f-hollow',
-           values: verdicts.already_stopped }],
-        [{ label: t('v_other'), fill: 'f-bad', values: rest },
-         { label: t('v_unknown'), fill: 'f-odd', hatch: true,
-           values: verdicts.unknown },
-         { label: t('v_not_sent'), fill: 'f-warn',
-           values: verdicts.not_sent }]);
+    plot($('plot-decisions'), decided, scale);
+    plot($('plot-verdicts'), became, scale);
 }

@@ -76,7 +76,7 @@ function cdm() {
         var answers = ANSWERS.filter(function (code) {
             return one.responses[code];
         }).map(function (code) {
-            return (code === 'none' ? t('none') : code) + ': '
+            return (code === 'none' ? t('none') : code) + ':\u00a0'
                 + count(one.responses[code]);
         }).join(lang ? '，' : ', ');
 
@@ -112,7 +112,6 @@ function audit() {
 function target(one) {
     var how = [t(one.required ? 'audit_required' : 'audit_best'),
                t(one.keyed ? 'audit_keyed' : 'audit_unkeyed')];
-    var comma = lang ? '，' : ', ';
 
     if (one.signed) {
         how.push(t('signed'));
@@ -126,7 +125,7 @@ function target(one) {
         one.state === 'failing' ? 'poor' : one.lost ? 'fair' : 'good',
         t(one.state === 'failing' ? 'a_failing' : 'a_ok'),
         one.error ? el('p', {}, name(one.error)) : null,
-        el('p', { 'class': 'note' }, how.join(comma)),
+        el('p', { 'class': 'note' }, how.join(' · ')),
         one.owner ? null : el('p', {}, state('fair', t('foreign'))),
         facts([
             [t('written'), count(one.written)],

@@ -111,7 +111,7 @@ function more(button, n, all) {
 
 
 function tokenView(token) {
-    var alive = token.left > 0 && token.life > 0;
+    var alive = token.usable > 0 && token.life > 0;
     var kind = own(STATES, token.state, STATES.none);
     var fact = known('t_' + token.state) ? t('t_' + token.state) : token.state;
     var more = '';
@@ -133,11 +133,11 @@ function tokenView(token) {
         fact: fact, more: more,
         retry: token.cause && token.retry !== null
             ? t('why_retry', { time: duration(token.retry) }) : '',
-        part: alive ? Math.round(1000 * Math.min(1, token.left / token.life))
+        part: alive ? Math.round(1000 * Math.min(1, token.usable / token.life))
             : 0,
         tick: alive && token.renew_in > 0 ? Math.round(1000
-            * (token.left - token.renew_in) / token.life) : -1,
-        left: alive ? t('t_left', { time: duration(token.left) })
+            * (token.usable - token.renew_in) / token.life) : -1,
+        left: alive ? t('t_left', { time: duration(token.usable) })
             : t(token.generation === null ? 't_none_left' : 't_ended'),
         renew: alive && token.renew_in > 0 && !token.renewing
             ? t('t_renew', { time: rough(token.renew_in) }) : '',
@@ -156,8 +156,8 @@ function tokenRow(token) {
                       height: 10 }));
 
     if (token.tick >= 0) {
-        life.appendChild(svg('rect', { 'class': 'f-tick', x: token.tick,
-                                       width: 3, height: 10 }));
+        life.appendChild(svg('line', { 'class': 'tick', x1: token.tick,
+            x2: token.tick, y1: -6, y2: 16 }));
     }
 
     return row(
@@ -178,6 +178,8 @@ function tokenRow(token) {
 /* stops */
 
 var GOOD = { stopped: true, already_stopped: true };
+
+var DENIED = 'CDMSTOP.0201';    /* by the policy, not by reason or rate */
 
 
 function stops() {
@@ -242,7 +244,12 @@ function stopWhy(stop) {
     if (stop.rule !== null) {
         rule = phrase('by_rule', { name: name(stop.rule) });
 
-    } else if (stop.decision !== null) {
+    } else if (stop.decision === 'allow') {
+        rule = t('no_policy');
+
+    } else if (stop.decision !== null
+               && (stop.code === null || stop.code === DENIED))
+    {
         rule = t('by_default');
     }
 

@@ -66,7 +66,7 @@ sub idle {
         ready => { ok => true(), reasons => [] },
         waiting => { requests => 0, max => 16_384 },
         identities => [], tokens => [], tokens_more => 0, cdm => cdm($now, 0),
-        totals => totals(), hour => hour($now, 0), rules => [], last => [],
+        totals => totals(), hour => hour($now), rules => [], last => [],
         verification => { valid => 0, other => 0, bytes => 0,
                           max_bytes => 8_388_608, evictions => 0 },
         zone => { name => 'cdm', size => 16_777_216, free => 16_384_000,
@@ -81,15 +81,15 @@ sub healthy {
     my $projects = $opt{projects} // 6;
     my $s = idle(%opt);
     my $now = $s->{time};
+    my @stops = stops($now);
 
     $s->{tokens} = [map { token($now, $_) } 1 .. $projects];
     $s->{identities} = [identity($now, 'huawei', $projects)];
     $s->{cdm} = cdm($now, 1);
-    $s->{hour} = hour($now, 1);
     $s->{totals} = totals(1);
     $s->{rules} = rules();
-    $s->{last} = [map { stop($now, $_) } 1 .. 24];
     $s->{audit} = [target($now)];
+    remember($s, @stops);
     $s->{verification} = { %{ $s->{verification} }, valid => 37, other => 2,
                            bytes => 41_216 };
     $s->{zone}{free} = 15_204_352;
@@ -117,7 +117,7 @@ sub iam_failing {
             state => $ended ? 'failing' : 'stale', renew_in => 0,
             failures => 212, cause => 'unreachable', retry => 41.2 - $i % 7);
         @$token{qw(age left usable)} = $ended
-            ? (LIFE + 900 * $i, 0, 0)
+            ? (LIFE + 1_300 + 200 * $i, 0, 0)
             : (LIFE - 1_000 * $i, 1_000 * $i, 1_000 * $i - MARGIN);
     }
 
@@ -125,28 +125,37 @@ sub iam_failing {
     my $failing = grep { $_->{state} eq 'failing' } @{ $s->{tokens} };
 
     %$identity = (%$identity, state => 'failing',
-        cause => 'unreachable', retry => 41.2, last_success => $now - 17_280,
+        cause => 'unreachable', retry => 35.2, last_success => $now - 17_280,
         last_failure => $now - 18.4, failures_in_row => 212,
         projects => { good => @{ $s->{tokens} } - $failing,
                       failing => $failing, other => 0 });
     $identity->{requests}{issue}{unreachable} = 212;
 
-    for my $k (25 .. 59) {
-        my $hour = $s->{hour};
+    # a stop of a project whose token had ended by then was not possible
+    my %end = map { $_->{project} => $now - ($_->{age} - LIFE) }
+        grep { $_->{state} eq 'failing' } @{ $s->{tokens} };
+    my @stops = stops($now);
+    my $lost = 0;
 
-        $hour->{iam_failed}[$k] = 1;
-        $hour->{verdicts}{not_sent}[$k] += $hour->{allow}[$k] % 3;
-        $hour->{verdicts}{stopped}[$k] -= $hour->{allow}[$k] % 3
-            if $hour->{verdicts}{stopped}[$k] > $hour->{allow}[$k] % 3;
-    }
-
-    for my $stop (@{ $s->{last} }[0 .. 3]) {
-        %$stop = (%$stop, decision => 'allow', rule => 'etl-owners',
-                  sent => false(), verdict => 'not_sent',
+    for my $stop (@stops) {
+        next if !$stop->{sent} || $stop->{time} < ($end{$stop->{project}}
+                                                   // $now);
+        %$stop = (%$stop, sent => false(), verdict => 'not_sent',
                   status => 503, code => 'CDMSTOP.0301', attempts => 0);
+        $lost++;
     }
 
-    $s->{totals}{errors}{'CDMSTOP.0301'} = 41;
+    remember($s, @stops);
+    $s->{hour}{iam_failed}[$_] = 1 for 0 .. 59;
+    $s->{totals}{errors}{'CDMSTOP.0301'} = $lost;
+
+    # neither sent, nor with an intent
+    $s->{cdm}{requests} -= $lost;
+    $s->{cdm}{responses}{'2xx'} -= $lost;
+    $s->{cdm}{latency}{count} -= $lost;
+    $s->{audit}[0]{$_} -= $lost for qw(written seq);
+    $s->{audit}[0]{delay}{count} -= $lost;
+    $s->{audit}[0]{checkpoint}{seq} = $s->{audit}[0]{seq};
 
     return $s;
 }
@@ -159,7 +168,7 @@ sub iam_down {
     my $s = iam_failing(%opt, all => 1);
 
     $s->{ready} = { ok => false(), reasons => [{ code => 'iam_unreachable',
-        identity => 'huawei', target => undef, retry => 41.2 }] };
+        identity => 'huawei', target => undef, retry => 35.2 }] };
     $s->{identities}[0]{ready} = false();
 
     return $s;
@@ -317,12 +326,12 @@ sub cdm {
     return {
         state => $busy ? 'ok' : 'idle',
         last_answer => $busy ? $now - 74 : undef, last_failure => undef,
-        failures_in_row => 0, requests => $busy ? 1_912 : 0,
-        repeats => $busy ? 2 : 0, unreachable => 0,
-        responses => { '2xx' => $busy ? 1_888 : 0, '3xx' => 0,
-                       401 => $busy ? 2 : 0, '4xx' => $busy ? 21 : 0,
-                       '5xx' => 0, none => $busy ? 1 : 0 },
-        latency => latencies($busy ? 1_911 : 0, 0.186, 0.92),
+        failures_in_row => 0, requests => $busy ? 1_927 : 0,
+        repeats => $busy ? 6 : 0, unreachable => 0,
+        responses => { '2xx' => $busy ? 1_894 : 0, '3xx' => 0,
+                       401 => $busy ? 6 : 0, '4xx' => $busy ? 21 : 0,
+                       '5xx' => 0, none => $busy ? 6 : 0 },
+        latency => latencies($busy ? 1_921 : 0, 0.186, 0.92),
     };
 }
 
@@ -333,94 +342,130 @@ sub totals {
         stops => $busy ? 2_047 : 0,
         decisions => { allow => $busy ? 1_921 : 0, deny => $busy ? 103 : 0,
                        none => $busy ? 23 : 0 },
-        verdicts => { map { $_ => $busy ? 1 : 0 } @{ +VERDICTS } },
-        errors => $busy ? { 'CDMSTOP.0201' => 103, 'CDMSTOP.0102' => 14,
+        verdicts => $busy ? { stopped => 1_890, failed => 10,
+            already_stopped => 15, not_found => 0, denied => 0,
+            throttled => 0, unknown => 6, not_sent => 126 }
+            : { map { $_ => 0 } @{ +VERDICTS } },
+        errors => $busy ? { 'CDMSTOP.0201' => 103, 'CDMSTOP.0402' => 6,
+                            'CDMSTOP.0102' => 14,
                             'CDMSTOP.0001' => 6, 'CDMSTOP.0004' => 3 } : {},
         tokens => { map { $_ => 0 } qw(hit wait stale renewed none) },
         callers => { map { $_ => 0 } qw(hit wait refused failed none) },
     };
 }
 
+# What became of the stops of the last hour.
+
 sub hour {
-    my ($now, $busy) = @_;
+    my ($now, @stops) = @_;
 
-    my $series = sub {
-        my ($name, $most) = @_;
-
-        return [map { $busy ? int(($most + 1) * chance($name, $_) ** 3) : 0 }
-                    0 .. 59];
-    };
-
-    my %hour = (step => 60, end => $now,
-        allow => $series->('allow', 9), deny => $series->('deny', 3),
-        none => $series->('none', 1), iam_ok => $series->('iam', 2),
-        iam_failed => $series->('no', 0), cdm_latency => [(undef) x 60],
-        iam_latency => [(undef) x 60]);
+    my %hour = (step => 60, end => $now, iam_ok => [(0) x 60],
+        iam_failed => [(0) x 60], cdm_latency => [(undef) x 60],
+        iam_latency => [(undef) x 60],
+        map { $_ => [(0) x 60] } qw(allow deny none));
 
     $hour{verdicts} = { map { $_ => [(0) x 60] } @{ +VERDICTS } };
 
-    for my $i (0 .. 59) {
-        my $left = $hour{allow}[$i];
+    for my $stop (@stops) {
+        my $minute = 59 - int(($now - $stop->{time}) / 60);
 
-        for my $name (qw(failed already_stopped unknown not_found)) {
-            next if !$left || chance($name, $i) < 0.93;
-            $hour{verdicts}{$name}[$i] = 1;
-            $left--;
-        }
-
-        $hour{verdicts}{stopped}[$i] = $left;
+        $hour{$stop->{decision} // 'none'}[$minute]++;
+        $hour{verdicts}{$stop->{verdict}}[$minute]++;
     }
 
     return \%hour;
 }
 
+# Stops of the last hour, the newest first, where they are shown.
+
+sub remember {
+    my ($s, @stops) = @_;
+
+    my ($sent) = grep { $_->{sent} && $_->{verdict} ne 'unknown' } @stops;
+    my ($unknown) = grep { $_->{verdict} eq 'unknown' } @stops;
+
+    $s->{hour} = hour($s->{time}, @stops);
+    $s->{last} = [@stops[0 .. 23]];
+    $s->{cdm}{last_answer} = $sent->{time} + $sent->{duration};
+    $s->{cdm}{last_failure} = $unknown->{time} + $unknown->{duration};
+    $s->{audit}[0]{last_written} = $stops[0]{time} + $stops[0]{duration};
+
+    return;
+}
+
 sub rules {
-    my @rules = ([etl => 'etl-owners', 'allow', 1_204],
-        [etl => 'scheduler', 'allow', 717], [org => 'prod-freeze', 'deny', 71],
-        [org => undef, 'deny', 32]);
+    my @rules = (['etl-owners', 'allow', 1_204], ['scheduler', 'allow', 717],
+        ['prod-freeze', 'deny', 71], [undef, 'deny', 32]);
 
     return [map {
         { server => 'cdm.acme.example', location => '/v1.1/',
-          policy => $_->[0], rule => $_->[1], decision => $_->[2],
-          enforced => true(), count => $_->[3] }
+          policy => 'org', rule => $_->[0], decision => $_->[1],
+          enforced => true(), count => $_->[2] }
     } @rules];
 }
 
+# All of an hour, the newest first.
+
+sub stops {
+    my ($now) = @_;
+
+    my @stops;
+
+    for my $minute (0 .. 59) {
+        my $n = int(12 * chance('minute', $minute) ** 3);
+
+        for my $k (1 .. $n) {
+            push @stops, stop(@stops + 1,
+                $now - 60 * $minute - 60 * ($k - 0.5) / $n);
+        }
+    }
+
+    return @stops;
+}
+
 sub stop {
-    my ($now, $i) = @_;
+    my ($i, $time) = @_;
 
     my @jobs = qw(etl_orders_daily etl_customers jdbc2hive_sales prod_ledger
                   etl_clickstream dws_load_2026);
     my @who = ('airflow@acme', 'li.wei@acme', 'oncall-maria@acme');
     my @why = ('INC-20417 source database is being failed over', undef,
                '源库切换，暂停抽取', 'CHG-881 schema change');
-    my $kind = $i % 9;
+    my $job = $jobs[$i % @jobs];
+    my $kind = $i % 29;
 
     my %stop = (
-        time => $now - 74 - 190 * ($i - 1) - int(150 * chance('stop', $i)),
+        time => $time,
         request_id => substr(sha256_hex("request $i"), 0, 32),
-        principal => $who[$i % @who], project => project(1 + $i % 6),
-        cluster => cluster($i % 4), job => $jobs[$i % @jobs],
+        principal => $who[$i % @who], project => project(1 + ($i + 5) % 6),
+        cluster => cluster($i % 4), job => $job,
         location => '/v1.1/', sent => true(), decision => 'allow',
-        enforced => true(), rule => $i % 3 ? 'etl-owners' : 'scheduler',
+        enforced => true(), rule => $i % @who ? 'etl-owners' : 'scheduler',
         reason => $why[$i % @why], verdict => 'stopped', status => 200,
         code => undef, attempts => 1,
         duration => 0.09 + 0.4 * chance('duration', $i));
 
-    if ($kind == 3 || $kind == 7) {
+    if ($job eq 'prod_ledger' || $kind == 6) {
         %stop = (%stop, sent => false(), decision => 'deny',
-            rule => $kind == 3 ? 'prod-freeze' : undef, verdict => 'not_sent',
-            status => 403, code => 'CDMSTOP.0201', attempts => 0);
+            verdict => 'not_sent', status => 403, code => 'CDMSTOP.0201',
+            attempts => 0);
+        @stop{qw(rule principal)} = $job eq 'prod_ledger'
+            ? ('prod-freeze', $stop{principal}) : (undef, 'a.chen@acme');
 
-    } elsif ($kind == 5) {
+    } elsif ($kind == 11) {
+        %stop = (%stop, sent => false(), verdict => 'not_sent', status => 401,
+            code => 'CDMSTOP.0102', attempts => 0,
+            map { $_ => undef } qw(principal decision rule));
+
+    } elsif ($kind == 5 || $kind == 19) {
         %stop = (%stop, verdict => 'already_stopped', status => 400);
 
     } elsif ($kind == 8) {
         %stop = (%stop, verdict => 'unknown', status => 504,
-            code => 'CDMSTOP.0402', duration => 60.0);
+            code => 'CDMSTOP.0402', duration => 12.0);
 
-    } elsif ($kind == 6) {
-        %stop = (%stop, attempts => 2, verdict => 'failed');
+    } elsif ($kind == 10) {
+        %stop = (%stop, verdict => 'failed', attempts => 2);
     }
 
     return \%stop;
@@ -432,13 +477,13 @@ sub target {
     return {
         target => '/var/log/nginx/cdm_stop.jsonl', kind => 'file',
         required => true(), sync => false(), keyed => true(), signed => true(),
-        state => 'ok', error => undef, written => 3_959, lost => 0,
+        state => 'ok', error => undef, written => 3_968, lost => 0,
         lost_by_stage => { intent => 0, outcome => 0, refused => 0 },
         summed_up => 0, last_written => $now - 74, last_lost => undef,
-        delay => latencies(3_959, 0.000021, 0.00034),
+        delay => latencies(3_968, 0.000021, 0.00034),
         sync_delay => latencies(0), unsynced => 0,
-        chain => '9f3c514a170f2e41', seq => 3_959, owner => true(), open => 0,
-        checkpoint => { seq => 3_957, time => $now - 41 },
+        chain => '9f3c514a170f2e41', seq => 3_968, owner => true(), open => 0,
+        checkpoint => { seq => 3_968, time => $now - 41 },
     };
 }
 
