@@ -280,7 +280,8 @@ function stopResult(view, stop) {
     }
 
     if (stop.sent) {
-        more.push(' · ', latency(stop.duration));
+        more.push(' · ', el('span', { 'class': 'whole' },
+                            latency(stop.duration)));
     }
 
     return [
