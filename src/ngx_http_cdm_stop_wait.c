@@ -46,21 +46,14 @@ ngx_http_cdm_stop_wait(ngx_http_request_t *r, ngx_http_cdm_stop_ctx_t *ctx)
     ngx_http_cdm_stop_found_t       found;
     ngx_http_cdm_stop_main_conf_t  *cdmcf;
 
-    if (ctx->waiting) {
+    if (ctx->waiting || ctx->wake.posted) {
 
-        /* a write event of the client runs the phases again */
+        /*
+         * A write event of the client runs the phases again, perhaps when the
+         * request was woken and that event is still to come.
+         */
 
         return NGX_AGAIN;
-    }
-
-    /* it may do so before the wake that is posted: once is enough */
-
-    if (ctx->wake.posted) {
-        ngx_delete_posted_event(&ctx->wake);
-    }
-
-    if (ctx->wake.timer_set) {
-        ngx_del_timer(&ctx->wake);
     }
 
     cdmcf = ngx_http_get_module_main_conf(r, ngx_http_cdm_stop_module);
