@@ -105,15 +105,19 @@ ngx_http_cdm_stop_verifier_sweep(ngx_http_cdm_stop_verifier_t *verifier,
 
     verifier->swept = now;
 
+    /* counted anew: a worker may have been killed before it counted */
+
+    verifier->used = 0;
+
     for (i = 0; i < NGX_HTTP_CDM_STOP_VERIFY_SLOTS; i++) {
 
         slot = &verifier->slots[i];
 
-        if (slot->lease.id
-            && !ngx_http_cdm_stop_lease_held(&slot->lease, slot->owner, now))
-        {
+        if (ngx_http_cdm_stop_lease_held(&slot->lease, slot->owner, now)) {
+            verifier->used++;
+
+        } else {
             slot->lease.id = 0;
-            verifier->used--;
         }
     }
 }
