@@ -403,6 +403,7 @@ ngx_http_cdm_stop_init_module(ngx_cycle_t *cycle)
                                                     ngx_http_cdm_stop_module);
         if (cdmcf) {
             ngx_http_cdm_stop_refusals_flush(cdmcf);
+            ngx_http_cdm_stop_stop_keeping(cdmcf);
         }
     }
 
