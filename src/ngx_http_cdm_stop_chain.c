@@ -242,6 +242,8 @@ ngx_http_cdm_stop_chain_zone_init(ngx_shm_zone_t *zone, void *data)
             chain->lock->cycles++;
         }
 
+        ngx_http_cdm_stop_tail_inherit(chain, zone->shm.log);
+
         return NGX_OK;
     }
 

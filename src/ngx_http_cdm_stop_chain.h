@@ -335,6 +335,13 @@ ngx_int_t ngx_http_cdm_stop_tail_open(ngx_http_cdm_stop_chain_t *chain,
     ngx_file_info_t *fi, ngx_log_t *log);
 
 /*
+ * The same in the master, on a reload, for the workers, who may not be allowed
+ * to open the file for reading.
+ */
+void ngx_http_cdm_stop_tail_inherit(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log);
+
+/*
  * Calls handler for each line of a file from pos to size, without its line
  * feed, and with whole not set for a piece that has none or is too long.
  * Returns NGX_ERROR if the file cannot be read.

@@ -147,9 +147,10 @@ static ngx_int_t
 ngx_http_cdm_stop_state_replace(ngx_http_cdm_stop_chain_t *chain, u_char *p,
     size_t len)
 {
-    u_char     name[NGX_MAX_PATH + 1], temp[NGX_MAX_PATH + 1];
-    ngx_fd_t   fd;
-    ngx_err_t  err;
+    u_char           name[NGX_MAX_PATH + 1], temp[NGX_MAX_PATH + 1];
+    ngx_fd_t         fd;
+    ngx_err_t        err;
+    ngx_file_info_t  fi;
 
     if (chain->name.len + sizeof(".state.new") > NGX_MAX_PATH) {
         ngx_set_errno(NGX_ENAMETOOLONG);
@@ -159,7 +160,11 @@ ngx_http_cdm_stop_state_replace(ngx_http_cdm_stop_chain_t *chain, u_char *p,
     ngx_sprintf(name, "%V.state%Z", &chain->name);
     ngx_sprintf(temp, "%V.state.new%Z", &chain->name);
 
-    fd = open((char *) temp, O_WRONLY|O_CREAT|O_TRUNC|O_NOFOLLOW|O_CLOEXEC,
+    /* what is there may be a link to a file of root that a worker put there */
+
+    (void) ngx_delete_file(temp);
+
+    fd = open((char *) temp, O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC,
               0600);
 
     if (fd == NGX_INVALID_FILE) {
@@ -168,6 +173,15 @@ ngx_http_cdm_stop_state_replace(ngx_http_cdm_stop_chain_t *chain, u_char *p,
 
         if (fd == NGX_INVALID_FILE) {
             return NGX_ERROR;
+        }
+
+        if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+            goto failed;
+        }
+
+        if (!ngx_is_file(&fi) || fi.st_nlink > 1) {
+            ngx_set_errno(NGX_EPERM);
+            goto failed;
         }
 
         if (ngx_http_cdm_stop_state_put(fd, p, len) != NGX_OK

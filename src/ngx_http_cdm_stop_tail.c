@@ -118,6 +118,21 @@ ngx_http_cdm_stop_tail_open(ngx_http_cdm_stop_chain_t *chain,
 }
 
 
+void
+ngx_http_cdm_stop_tail_inherit(ngx_http_cdm_stop_chain_t *chain,
+    ngx_log_t *log)
+{
+    ngx_file_info_t  fi;
+
+    if (chain->is_file
+        && ngx_fd_info(chain->file->fd, &fi) != NGX_FILE_ERROR
+        && ngx_is_file(&fi))
+    {
+        (void) ngx_http_cdm_stop_tail_open(chain, &fi, log);
+    }
+}
+
+
 ngx_int_t
 ngx_http_cdm_stop_tail_piece(ngx_http_cdm_stop_chain_t *chain,
     ngx_file_info_t *fi, size_t *piece, ngx_log_t *log)
