@@ -220,7 +220,7 @@ ngx_http_cdm_stop_count_texts(ngx_http_cdm_stop_loc_conf_t *cdcf,
         texts[2] = cdcf->enforced->name;
 
     } else {
-        ngx_str_null(&texts[2]);
+        ngx_str_set(&texts[2], "");
     }
 
     for (i = 0; i < 4; i++) {
