@@ -89,7 +89,17 @@ ngx_http_cdm_stop_follow_name(ngx_http_cdm_stop_chain_t *chain,
     ngx_http_cdm_stop_head_t  head;
 
     if (ngx_file_info(chain->file->name.data, &named) == NGX_FILE_ERROR) {
-        return NGX_ERROR;
+
+        if (ngx_errno != NGX_ENOENT
+            || !ngx_is_file(fi)
+            || ngx_file_size(fi) != 0)
+        {
+            return NGX_ERROR;
+        }
+
+        /* renamed again before anybody wrote to it, so it is the newer one */
+
+        return ngx_http_cdm_stop_follow_end(chain, fi, ngx_cycle->log);
     }
 
     if (named.st_dev != fi->st_dev

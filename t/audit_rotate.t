@@ -140,6 +140,28 @@ sub by_worker_is_new {
     } $t->worker_pids;
 }
 
+# A second time before anybody wrote to the new file, or looked at it.
+
+subtest 'A07 renamed twice' => sub {
+    for my $turn (1 .. 4) {
+        my ($old, $new) = map { "$audit." . (2 * $turn + $_) } 0, 1;
+
+        rename $audit, $old or die "$audit: $!\n";
+        $t->reopen;
+        $t->wait_for(sub { by_worker_is_new() },
+                     what => 'workers with new files');
+        rename $audit, $new or die "$audit: $!\n";
+
+        my $r = $t->put_stop(job => "twice$turn");
+        is($r->{status}, 200, 'the stop goes');
+        is(pairs_in([$r], $new), '', 'its records are in the newer file');
+
+        $t->reopen;
+        $t->wait_for(sub { by_worker_is_new() },
+                     what => 'workers with new files');
+    }
+};
+
 subtest 'A06 deleted without a signal' => sub {
     for my $turn (1 .. 3) {
         my @stat = stat $audit;
