@@ -320,7 +320,7 @@ subtest 'K04 the worker that renews is stopped past its lease' => sub {
 };
 
 
-subtest 'K05 ten reloads under load' => sub {
+subtest 'K05 twenty reloads under load' => sub {
     my $project = new_project();
     my %arg = (port => $t->port('half'), project => $project);
     my @bad;
@@ -329,7 +329,7 @@ subtest 'K05 ten reloads under load' => sub {
     $iam->set(life => 600);
     is($t->put_stop(%arg)->{status}, 200, 'K05 a token');
 
-    for my $n (1 .. 10) {
+    for my $n (1 .. 20) {
         my @handles =
             map { $t->start_stop(%arg, job => "r$n-$_") } 1 .. 6;
         $t->reload(keep_old => 1);

@@ -73,6 +73,12 @@ http {
         password_file %%TESTDIR%%/secrets/password;
     }
     server {
+        listen 127.0.0.1:%%PORT_verified%%;
+        cdm_stop huawei;
+        cdm_stop_verify required;
+        location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
+    }
+    server {
         listen 127.0.0.1:%%PORT%%;
         cdm_stop huawei;
         location / { proxy_pass http://127.0.0.1:%%CDM_PORT%%; }
@@ -465,6 +471,48 @@ subtest 'K13 256 projects, ten new ones a minute' => sub {
         'K13 one lapsed, one more is served');
     is($served->(@project[1 .. 255]), 255, 'K13 the others go on');
 
+    end($t);
+};
+
+subtest 'K11 a refusal is remembered for ten seconds' => sub {
+    my ($t, $iam, $cdm) = setup();
+    my $bad = $t->ledger->token(300);
+    my $ask = sub {
+        my $r = $t->put_stop(port => $t->port('verified'),
+                             headers => ['X-Auth-Token' => $bad]);
+        return ($r->json->{error_code} // '') . ' ' . scalar(() = $iam->gets);
+    };
+    is($ask->(), 'CDMSTOP.0102 1', 'K11 asked');
+    pass_time($t, 8);
+    is($ask->(), 'CDMSTOP.0102 1', 'K11 after 8 seconds: from memory');
+    pass_time($t, 3);
+    is($ask->(), 'CDMSTOP.0102 2', 'K11 after 11 seconds: asked anew');
+    end($t);
+};
+
+subtest 'D07 renewals by 401: six in any minute' => sub {
+    my ($t, $iam, $cdm) = setup();
+    my $project = new_project();
+    my $stop = sub {
+        my $r = $t->put_stop(project => $project);
+        my $rec = $t->records_of('audit.jsonl', $r->header('X-Request-Id'));
+        return $r->{status} == 401 ? $rec->{outcome}{attempts} : $r->{status};
+    };
+
+    $cdm->script({ when => { project => $project }, answer => 'apig_0307' });
+    is(join(' ', map { $stop->() } 1 .. 9), '2 2 2 2 2 2 1 1 1',
+       'D07 six, then each 401 passes');
+    pass_time($t, 50);
+    is($stop->(), 1, 'D07 nor one more before the minute is over');
+    is(scalar posts_for($iam, $project), 7, 'D07 seven calls of IAM');
+    pass_time($t, 11);
+    is(join(' ', map { $stop->() } 1 .. 9), '2 2 2 2 2 2 1 1 1',
+       'D07 six more in the next minute');
+    is(scalar posts_for($iam, $project), 13, 'D07 six calls of IAM');
+    $cdm->script;
+    pass_time($t, 61);
+    is($stop->(), 200, 'D07 well again');
+    $t->expect_log(qr/CDM refuses every token that IAM issues/);
     end($t);
 };
 
